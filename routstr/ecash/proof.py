@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dleq:
-    """A proof that one key signed (NUT-12); `r` is the blinding factor, only in a holder's hands."""
+    """A proof that one key signed (NUT-12); `r`, the blinding factor, stays with the holder."""
 
     e: str
     s: str
@@ -19,7 +19,7 @@ class Dleq:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """Spendable ecash (NUT-00). `keyset_id` is always the full id once a mint's keysets are known."""
+    """Spendable ecash (NUT-00). `keyset_id` is full once the keysets are known."""
 
     amount: int
     keyset_id: str
@@ -50,7 +50,7 @@ class BlindSignature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyset:
-    """One keyset of a mint (NUT-01, NUT-02): public keys by amount, hex; fee in parts per thousand."""
+    """One keyset of a mint (NUT-01, NUT-02): hex keys by amount, fee per thousand inputs."""
 
     id: str
     unit: str
