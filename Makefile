@@ -1,0 +1,120 @@
+# Every command of the project. `make` alone lists them; each one sets up what it needs first.
+
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first interpreter that really runs: version managers leave launchers on the PATH that fail.
+find_python = $(shell for python in $(1); do \
+	"$$python" -c 'import sys, ensurepip, venv; sys.exit(not $(2))' >/dev/null 2>&1 || continue; \
+	"$$python" -c 'import sys; print(sys.executable)'; break; done)
+PYTHON ?= $(call find_python,python3.13 python3.12 python3.11 python3,(3$(comma) 11) <= sys.version_info)
+MINT_PYTHON ?= $(call find_python,python3.12 python3.11 python3,(3$(comma) 11) <= sys.version_info < (3$(comma) 13))
+comma := ,
+
+BIN := .venv/bin
+NODE := .venv/.stamp
+MINT := .venv-mint/.stamp
+PIP := -m pip --disable-pip-version-check --quiet
+ALEMBIC := $(BIN)/python -m alembic
+
+##@ Use it
+.PHONY: help demo run audit
+help: ## List these commands
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(NODE) $(MINT) ## A paid request end to end on a real mint (KEEP=1 leaves it running)
+	@KEEP="$(KEEP)" $(BIN)/python -m demo
+
+run: $(NODE) ## Start a node from .env and the environment, migrations first
+	@$(BIN)/python -m routstr serve
+
+audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
+	@$(BIN)/python -m routstr audit $(ARGS)
+
+##@ Change it
+.PHONY: test test-fast lint type fmt
+test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(NODE) ## The tests that need no real mint and no PostgreSQL
+	@$(BIN)/python -m pytest -m "not real_mint and not postgres" $(ARGS)
+
+lint: $(NODE) ## Style, format and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+type: $(NODE) ## Types, strictly
+	@$(BIN)/python -m mypy
+
+fmt: $(NODE) ## Format, and mend what can be mended by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+##@ Prove it
+.PHONY: prove prove-road bench-ledger
+prove: prove-road ## Every proof below
+
+prove-road: $(NODE) $(MINT) ## The paid road: kills, races and disconnects against the real mint
+	@$(BIN)/python -m bench.road
+
+bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
+	@$(BIN)/python -m bench.ledger
+
+##@ Its database (DATABASE_URL, or SQLite in DATA_DIR)
+.PHONY: db-migrate db-upgrade db-downgrade db-current db-history
+db-migrate: $(NODE) ## Write a new migration from the tables (m="what changes")
+	@test -n "$(m)" || { echo 'Say what changes: make db-migrate m="add a column"' >&2; exit 2; }
+	@$(ALEMBIC) revision --autogenerate -m "$(m)"
+
+db-upgrade: $(NODE) ## Migrate to the newest version (to=REVISION for another)
+	@$(ALEMBIC) upgrade "$(or $(to),head)"
+
+db-downgrade: $(NODE) ## Undo the last migration (to=REVISION for more)
+	@$(ALEMBIC) downgrade "$(or $(to),-1)"
+
+db-current: $(NODE) ## The version the database has
+	@$(ALEMBIC) current --verbose
+
+db-history: $(NODE) ## All migrations, newest first
+	@$(ALEMBIC) history --indicate-current
+
+##@ Look after it
+.PHONY: clean lock
+clean: ## Remove caches and build output (ALL=1: the environments too)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
+	@find . -path './.venv*' -prune -o -type d -name __pycache__ -print | xargs rm -rf
+	@test -z "$(ALL)" || rm -rf .venv .venv-mint
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+lock: ## For maintainers: resolve the three lock files anew (needs uv; UPGRADE=1 takes newer releases)
+	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 2; }
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-mint.in --overrides requirements-mint.overrides \
+		-o requirements-mint.lock
+
+# ── Environments: made once, and again when a lock changes ──────────────────────────────────────
+# $(1): directory, $(2): interpreter, $(3): what to say when there is none
+define make_venv
+	@test -n "$(2)" || { echo "$(3)" >&2; exit 2; }
+	@$(1)/bin/python -c "import pip" 2>/dev/null || "$(2)" -m venv --clear $(1)
+endef
+
+.venv/.stamp: requirements-dev.lock pyproject.toml
+	@echo "Setting up .venv (about 30 s the first time) …" >&2
+	$(call make_venv,.venv,$(PYTHON),This needs Python 3.11 or newer with its venv module. Install one or say make PYTHON=/path/to/python)
+	@$(BIN)/python $(PIP) install --no-deps --only-binary :all: --require-hashes -r requirements-dev.lock
+	@$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-mint/.stamp: requirements-mint.lock
+	@echo "Setting up .venv-mint, the real mint (about 40 s the first time) …" >&2
+	$(call make_venv,.venv-mint,$(MINT_PYTHON),The mint needs Python 3.11 or 3.12 with its venv module. Install one or say make MINT_PYTHON=/path/to/python)
+	@LC_ALL=C.UTF-8 .venv-mint/bin/python $(PIP) install \
+		--no-deps --only-binary :all: --require-hashes -r requirements-mint.lock
+	@touch $@
