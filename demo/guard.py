@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-GRACE_S = 3
+GRACE_S = 1
 
 
 def watch(group: int) -> None:

@@ -83,6 +83,7 @@ class ServerProcess:
         with httpx.Client(trust_env=False, timeout=1) as client:
             while time.monotonic() < deadline:
                 if not self.is_running:
+                    self.kill()
                     raise ServerDied(f"{self._argv[0]} ended at once\n{self._log_tail()}")
                 try:
                     if client.get(url).status_code == httpx.codes.OK:

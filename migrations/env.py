@@ -18,12 +18,13 @@ from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, pool, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import routstr.ledger.tables_house  # noqa: F401 - importing it completes the metadata
 from routstr.config import load_settings
+from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.tables import metadata
 
 TARGET: Final = metadata
@@ -65,30 +66,32 @@ def run_on(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+        if is_sqlite:
+            dangling = connection.execute(text("PRAGMA foreign_key_check")).all()
+            if dangling:
+                raise RuntimeError(f"references to missing rows, nothing was migrated: {dangling}")
 
 
-def begin_at_once(engine: AsyncEngine) -> None:
-    """Make SQLite's DDL transactional: its driver would begin only at the first INSERT."""
+def leave_references_unchecked(engine: AsyncEngine) -> None:
+    """Let SQLite rebuild a table that others refer to; `run_on` checks all references at the end."""
 
     @event.listens_for(engine.sync_engine, "connect")
-    def leave_transactions_to_us(connection: DBAPIConnection, _: object) -> None:
-        connection.isolation_level = None
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def configure(connection: DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys=OFF")
+        cursor.close()
 
 
 async def run_from_settings() -> None:
-    """Open the database that the settings name and run there."""
-    engine = create_async_engine(load_settings().database_url, poolclass=pool.NullPool)
-    if engine.dialect.name == "sqlite":
-        begin_at_once(engine)
+    """Open the database that the settings name, as the node would, and run there."""
+    database = open_database(load_settings().database_url, PoolSettings())
+    if database.dialect == "sqlite":
+        leave_references_unchecked(database.writer)
     try:
-        async with engine.begin() as connection:
+        async with database.writer.begin() as connection:
             await connection.run_sync(run_on)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def main() -> None:

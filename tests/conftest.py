@@ -1,0 +1,28 @@
+"""What every test finds: fixtures of real programs, and a run in which nothing is left out."""
+
+from typing import Final
+
+import pytest
+
+pytest_plugins = [
+    "tests.harness.strict",
+    "tests.harness.databases",
+    "tests.harness.mint",
+    "tests.harness.process",
+]
+
+# Whoever asks for one of these fixtures carries the mark; nobody has to remember it.
+MARKS: Final = {
+    "real_mint": {"real_mint", "start_mint"},
+    "postgres": {"postgres_server", "postgres_template", "postgres_url"},
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the real servers it uses, so that `make test-fast` can leave them out."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        for mark, fixtures in MARKS.items():
+            if names & fixtures:
+                item.add_marker(mark)

@@ -1,0 +1,85 @@
+"""Fixtures of migrated, empty databases on both engines, each a clone made for one test."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from demo.process import ROOT
+from tests.harness.postgres import EmbeddedPostgres, Postgres, environment, installed_programs
+
+SQLITE: Final = "sqlite+aiosqlite:///"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The server TEST_POSTGRES_URL names, or an embedded one that ends with the run."""
+    url = os.environ.get("TEST_POSTGRES_URL")
+    if url:
+        yield Postgres(url, installed_programs())
+        return
+    server = EmbeddedPostgres()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Postgres) -> Iterator[str]:
+    """A database migrated once; clone it, never connect to it."""
+    url = postgres_server.create_database()
+    migrate(url)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file migrated once; copy it, never open it."""
+    path = tmp_path_factory.mktemp("template") / "routstr.db"
+    migrate(SQLITE + str(path))
+    return path
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres, postgres_template: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of the test's own."""
+    url = postgres_server.create_database(postgres_template)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of the test's own."""
+    path = tmp_path / "data" / "routstr.db"
+    path.parent.mkdir()
+    shutil.copyfile(sqlite_template, path)
+    return SQLITE + str(path)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of the test's own: the test runs once on each engine."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+def migrate(url: str, *, revision: str = "head") -> None:
+    """Bring a database of either engine to a revision, through the very command operators use."""
+    settings = {"ROUTSTR_DATABASE_URL": url, "ROUTSTR_CASHU_MINTS": "https://mint.example.com"}
+    verb = "downgrade" if revision.startswith("-") or revision == "base" else "upgrade"
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", verb, revision],
+        env=dict(environment()) | settings,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
