@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -32,9 +32,9 @@ class Oracle:
         self._in: IO[bytes] = process.stdin
         self._out: IO[bytes] = process.stdout
 
-    def ask(self, operation: str, cases: Sequence[Case]) -> list[Case]:
+    def ask(self, operation: str, cases: Sequence[Mapping[str, object]]) -> list[Case]:
         """The answers to `cases`, in order."""
-        line = json.dumps({"operation": operation, "cases": list(cases)})
+        line = json.dumps({"operation": operation, "cases": [dict(case) for case in cases]})
         self._in.write(line.encode() + b"\n")
         self._in.flush()
         ready, _, _ = select.select([self._out], [], [], ANSWER_S)
@@ -48,17 +48,17 @@ class Oracle:
 
 
 @contextmanager
-def running_oracle() -> Iterator[Oracle]:
+def running_oracle(python: Path = PYTHON) -> Iterator[Oracle]:
     """The judge, started in an empty directory: `cashu` reads a `.env` from cwd and home."""
-    if not PYTHON.exists():
+    if not python.exists():
         raise OracleMissing(
-            f"{PYTHON} is missing: create the mint's environment from requirements-mint.lock "
+            f"{python} is missing: create the mint's environment from requirements-mint.lock "
             "(python3 -m venv .venv-mint && .venv-mint/bin/pip install --no-deps "
             "--only-binary :all: -r requirements-mint.lock)"
         )
     with tempfile.TemporaryDirectory() as empty:
         process = subprocess.Popen(
-            [PYTHON, SERVER],
+            [python, SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=empty,
