@@ -1,13 +1,15 @@
 """Fixtures of the real mint: one for the whole run, and as many more as a test wants to torment."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from demo.mint import RealMint
+from demo.wallet import Wallet
 
 
 class StartMint(Protocol):
@@ -20,6 +22,12 @@ class StartMint(Protocol):
         units: tuple[str, ...] = ("sat",),
         extra: dict[str, str] | None = None,
     ) -> RealMint: ...
+
+
+class OpenWallet(Protocol):
+    """Opens a customer's empty wallet at a mint; it ends with the test."""
+
+    async def __call__(self, mint: RealMint, *, unit: str = "sat") -> Wallet: ...
 
 
 @pytest.fixture(scope="session")
@@ -47,5 +55,17 @@ def start_mint(tmp_path: Path) -> Iterator[StartMint]:
             return running.enter_context(
                 RealMint(home, fee_ppk=fee_ppk, units=units, seed=f"test-only-{count}", extra=extra)
             )
+
+        yield start
+
+
+@pytest.fixture
+async def open_wallet() -> AsyncIterator[OpenWallet]:
+    """Wallets with seeds of their own: two with one seed would ask a mint for the same outputs."""
+    async with AsyncExitStack() as opened:
+
+        async def start(mint: RealMint, *, unit: str = "sat") -> Wallet:
+            wallet = Wallet(mint.url, seed=secrets.token_bytes(64), unit=unit)
+            return await opened.enter_async_context(wallet)
 
         yield start
