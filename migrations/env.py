@@ -18,13 +18,12 @@ from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, text
 
 import routstr.ledger.tables_house  # noqa: F401 - importing it completes the metadata
 from routstr.config import load_settings
 from routstr.ledger.engine import PoolSettings, open_database
+from routstr.ledger.migrate import leave_references_unchecked
 from routstr.ledger.tables import metadata
 
 TARGET: Final = metadata
@@ -70,16 +69,6 @@ def run_on(connection: Connection) -> None:
             dangling = connection.execute(text("PRAGMA foreign_key_check")).all()
             if dangling:
                 raise RuntimeError(f"references to missing rows, nothing was migrated: {dangling}")
-
-
-def leave_references_unchecked(engine: AsyncEngine) -> None:
-    """Let SQLite rebuild a table that others refer to; `run_on` checks all references at the end."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: DBAPIConnection, _: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA foreign_keys=OFF")
-        cursor.close()
 
 
 async def run_from_settings() -> None:

@@ -392,6 +392,10 @@ class Overloaded(ServiceUnavailable):
     code = "overloaded"
 
 
+class MintShort(ServiceUnavailable):
+    """The node holds too little ecash of that mint just now. Nothing was debited."""
+
+
 class Paused(ServiceUnavailable):
     """The operator has paused this for now."""
 

@@ -1,0 +1,187 @@
+"""All configuration: one frozen `Settings`, read once, from the environment and `.env`.
+
+Every setting may be spelled with or without the prefix `ROUTSTR_`, in any case; the prefixed one
+wins. What is missing or unsafe is refused at start, in one line that names the setting and why.
+"""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from routstr.core.url import BadUrl, canonical_mint_url, upstream_base
+from routstr.errors import ConfigError
+
+PREFIX: Final = "ROUTSTR_"
+SECRET_KEY_CHARS_MIN: Final = 32
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _names(name: str) -> AliasChoices:
+    return AliasChoices(f"{PREFIX}{name}".upper(), name.upper(), name)
+
+
+class Settings(BaseSettings):
+    """The node's settings. Times in seconds, sizes in bytes, money in msat unless named sat."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        case_sensitive=False,
+        alias_generator=AliasGenerator(validation_alias=_names),
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    # Who and where
+    name: str = Field(default="Routstr node", max_length=100)
+    description: str = Field(default="Pay per request, with ecash.", max_length=1000)
+    npub: str | None = None
+    http_url: str | None = None
+    onion_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    secret_key: SecretStr | None = None
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_json: bool = False
+
+    # Mints, upstream, prices
+    cashu_mints: Annotated[tuple[str, ...], NoDecode] = ()
+    upstream_base_url: str = ""
+    upstream_api_key: SecretStr | None = None
+    models_file: Path | None = None
+    btc_usd_price: Decimal | None = Field(default=None, gt=0)
+    allow_loopback_http: bool = False
+
+    # Time-outs towards the upstream and the client (guarantees, section 5)
+    upstream_connect_timeout_s: Seconds = 5
+    upstream_first_byte_timeout_s: Seconds = 600
+    upstream_idle_timeout_s: Seconds = 300
+    upstream_total_timeout_s: Seconds = 3600
+    client_stall_timeout_s: Seconds = 60
+    drain_timeout_s: Seconds = 2
+    keep_alive_after_s: Seconds = 15
+    shutdown_grace_s: Seconds = 30
+
+    # Holds
+    hold_lease_s: Seconds = 90
+    hold_renew_s: Seconds = 20
+    hold_owner_silent_s: Seconds = 60
+    output_slice_tokens: Positive = 1024
+    exposure_msat_max: Positive = 100_000_000_000
+    early_leaves_max: Positive = 20
+    early_leaves_window_s: Seconds = 600
+
+    # Sizes, as SR-11 has them
+    body_bytes_max: Positive = 16 * 1024 * 1024
+    bodies_bytes_max: Positive = 512 * 1024 * 1024
+    answer_bytes_max: Positive = 64 * 1024 * 1024
+    header_bytes_max: Positive = 32 * 1024
+    header_lines_max: Positive = 100
+    json_depth_max: Positive = 64
+    sse_event_bytes_max: Positive = 1024 * 1024
+    idempotency_key_chars_max: Positive = 255
+    token_header_bytes_max: Positive = 16 * 1024
+    token_body_bytes_max: Positive = 128 * 1024
+    body_timeout_s: Seconds = 60
+    stream_queue_chunks_max: Positive = 64
+    stream_queue_bytes_max: Positive = 256 * 1024
+
+    # Ledger and database
+    ledger_queue_max: Positive = 4096
+    ledger_batch_max: Positive = 256
+    db_pool_size: Positive = 8
+    db_pool_overflow: int = Field(default=8, ge=0)
+    db_pool_timeout_s: Seconds = 5
+    db_pool_recycle_s: Positive = 1800
+    db_pool_pre_ping: bool = True
+
+    # Mints (ecash, section 7)
+    mint_connect_timeout_s: Seconds = 5
+    mint_total_timeout_s: Seconds = 30
+    mint_answer_bytes_max: Positive = 1024 * 1024
+    mint_calls_max: Positive = 4
+    mint_calls_per_minute: Positive = 600
+    mint_lease_s: Seconds = 45
+    mint_watch_s: Seconds = 86_400
+    keyset_refresh_s: Seconds = 300
+
+    # Keys, refunds, jobs
+    sealed_key_ttl_s: Seconds = 72 * 3600
+    token_credential_ttl_s: Seconds = 600
+    refund_ttl_seconds: Positive = 30 * 86_400
+    operation_wait_s: Seconds = 25
+    expire_every_s: Seconds = 10
+    resume_every_s: Seconds = 60
+    audit_every_s: Seconds = 3600
+
+    @field_validator("cashu_mints", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+def load_settings() -> Settings:
+    """Read and check everything. Raises ConfigError: one line, the setting's name and why."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).removeprefix(PREFIX).upper()
+        raise ConfigError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+    if not settings.database_url:
+        url = f"sqlite+aiosqlite:///{settings.data_dir / 'routstr.db'}"
+        settings = settings.model_copy(update={"database_url": url})
+    return settings
+
+
+def check_for_serving(settings: Settings) -> Settings:
+    """What `serve` needs beyond the database; canonical URLs put in place. Raises ConfigError."""
+    mints = tuple(dict.fromkeys(_mint(settings, url) for url in settings.cashu_mints))
+    if not mints:
+        raise ConfigError("CASHU_MINTS: name at least one mint, or nobody can pay")
+    if not settings.upstream_base_url:
+        raise ConfigError("UPSTREAM_BASE_URL: name the API to sell")
+    try:
+        base = upstream_base(
+            settings.upstream_base_url, allow_loopback_http=settings.allow_loopback_http
+        )
+    except BadUrl as error:
+        raise ConfigError(f"UPSTREAM_BASE_URL: {error}") from None
+    if settings.models_file is None:
+        raise ConfigError("MODELS_FILE: without prices nothing can be sold")
+    if settings.btc_usd_price is None:
+        raise ConfigError("BTC_USD_PRICE: a rate is needed to show prices in USD")
+    secret = settings.secret_key
+    if secret is not None and len(secret.get_secret_value()) < SECRET_KEY_CHARS_MIN:
+        raise ConfigError(f"SECRET_KEY: shorter than {SECRET_KEY_CHARS_MIN} characters")
+    return settings.model_copy(update={"cashu_mints": mints, "upstream_base_url": base})
+
+
+def _mint(settings: Settings, url: str) -> str:
+    try:
+        return canonical_mint_url(url, allow_loopback_http=settings.allow_loopback_http)
+    except BadUrl as error:
+        raise ConfigError(f"CASHU_MINTS: {error}") from None

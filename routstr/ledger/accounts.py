@@ -1,0 +1,162 @@
+"""Keys: opening one, noting its first use, and moving money between two."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import insert
+
+from routstr.errors import InvalidParameter, KeyRevoked
+from routstr.ledger.book import Account, Book, KeyRef
+from routstr.ledger.columns import time_text
+from routstr.ledger.commands import Command, RowCommand, Transaction
+from routstr.ledger.holds import insufficient
+from routstr.ledger.tables import ApiKey, table_of
+
+APIKEY = table_of(ApiKey)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key about to exist: its text (only here, never stored in clear), hash and terms."""
+
+    id: str
+    hash: str
+    text: str = field(default="", repr=False)
+    expires_at: datetime | None = None
+    balance_limit_msat: int | None = None
+    limit_reset: str | None = None
+
+    def terms(self) -> dict[str, object]:
+        """All but the text, as JSON."""
+        return {
+            "id": self.id,
+            "hash": self.hash,
+            "expires_at": None if self.expires_at is None else time_text(self.expires_at),
+            "balance_limit_msat": self.balance_limit_msat,
+            "limit_reset": self.limit_reset,
+        }
+
+    @classmethod
+    def from_terms(cls, terms: Mapping[str, object]) -> "NewKey":
+        """Back from JSON, without the text."""
+        expires_at, limit, reset = (
+            terms["expires_at"],
+            terms["balance_limit_msat"],
+            terms["limit_reset"],
+        )
+        return cls(
+            id=str(terms["id"]),
+            hash=str(terms["hash"]),
+            expires_at=datetime.fromisoformat(expires_at) if isinstance(expires_at, str) else None,
+            balance_limit_msat=limit if isinstance(limit, int) else None,
+            limit_reset=reset if isinstance(reset, str) else None,
+        )
+
+
+async def open_account(transaction: Transaction, key: NewKey) -> Account:
+    """Write the row of a new key, empty, and let the book know it."""
+    await transaction.connection.execute(
+        insert(APIKEY).values(
+            id=key.id,
+            key_hash=key.hash,
+            balance=0,
+            reserved=0,
+            total_deposited=0,
+            total_spent=0,
+            total_requests=0,
+            version=0,
+            created_at=transaction.book.now,
+            expires_at=key.expires_at,
+            balance_limit=key.balance_limit_msat,
+            limit_reset=key.limit_reset,
+        )
+    )
+    account = Account(id=key.id, key_hash=key.hash, expires_at=key.expires_at)
+    transaction.book.add_account(account)
+    return account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenKey(RowCommand[str]):
+    """Open an empty key; yields its id. A repeat with the same id changes nothing."""
+
+    key: NewKey = field(repr=False)
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The key itself, in case it is there already."""
+        return (KeyRef(id=self.key.id),)
+
+    async def run(self, transaction: Transaction) -> str:
+        """Insert it once."""
+        if not transaction.book.has(self.key.id):
+            await open_account(transaction, self.key)
+        return self.key.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteUse(Command[None]):
+    """The key's own text was shown outside the paid road: from now its token's validity ends."""
+
+    caller: KeyRef
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """That key."""
+        return (self.caller,)
+
+    def apply(self, book: Book) -> None:
+        """Set `first_used_at` once."""
+        account = book.account(self.caller)
+        if account.first_used_at is None:
+            book.put_account(replace(account, first_used_at=book.now, last_used_at=book.now))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """A transfer that is durable; the payer's money right after."""
+
+    transfer_id: str
+    amount_msat: int
+    available_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(RowCommand[Transferred]):
+    """Move `amount_msat` from one key to another: two rows that sum to 0 (I-1).
+
+    Refuses with InvalidApiKey, KeyRevoked, InvalidParameter (same key, amount below 1) or
+    InsufficientBalance. A repeat with the same id yields the same result.
+    """
+
+    transfer_id: str
+    payer: KeyRef
+    payee: KeyRef
+    amount_msat: int
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """Both ends."""
+        return (self.payer, self.payee)
+
+    async def run(self, transaction: Transaction) -> Transferred:
+        """Check both ends, post both rows."""
+        book = transaction.book
+        payer, payee = book.account(self.payer), book.account(self.payee)
+        if not await transaction.was_posted(f"transfer:{self.transfer_id}:out"):
+            if payer.revoked_at is not None or payee.revoked_at is not None:
+                raise KeyRevoked
+            if payer.id == payee.id or self.amount_msat < 1:
+                raise InvalidParameter("A transfer goes to another key.", param="to")
+            if payer.available_msat < self.amount_msat:
+                raise insufficient(payer, self.amount_msat)
+            payer = book.post(
+                payer, -self.amount_msat, "transfer_out", f"transfer:{self.transfer_id}:out"
+            )
+            book.post(payee, self.amount_msat, "transfer_in", f"transfer:{self.transfer_id}:in")
+        return Transferred(
+            transfer_id=self.transfer_id,
+            amount_msat=self.amount_msat,
+            available_msat=payer.available_msat,
+        )

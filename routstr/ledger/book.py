@@ -1,0 +1,225 @@
+"""The executor's picture of the rows it has locked: changed in memory, then written at once.
+
+Laws
+- Every change of a balance appends exactly one posting, with the next `sequence` of its key and
+  the balance after it: the audit chain has no gap (I-5).
+- 0 <= reserved <= balance, always (I-4). A breach is our bug, so it is an assertion.
+- Values are frozen; a change puts a new value in the book. That makes undoing cheap.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from routstr.core.hold import HoldState
+from routstr.errors import InvalidApiKey
+
+PostingType = Literal[
+    "deposit", "usage", "withdrawal", "refund", "transfer_in", "transfer_out", "fee", "expiry"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRef:
+    """Which key is meant: by its id, or by the hash of its text."""
+
+    id: str | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A row of `apikey` as far as money and permission go; amounts in msat."""
+
+    id: str
+    key_hash: str
+    balance_msat: int = 0
+    reserved_msat: int = 0
+    version: int = 0
+    total_deposited_msat: int = 0
+    total_spent_msat: int = 0
+    total_requests: int = 0
+    first_used_at: datetime | None = None
+    last_used_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    parent_id: str | None = None
+    allowed_models: tuple[str, ...] | None = None
+
+    @property
+    def available_msat(self) -> int:
+        """What the key may still promise: balance less holds."""
+        return self.balance_msat - self.reserved_msat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRow:
+    """A row of `reservation`; amounts in msat."""
+
+    id: str
+    api_key_id: str
+    amount_msat: int
+    quote_msat: int
+    state: HoldState
+    owner: str
+    deadline: datetime
+    price_snapshot: Mapping[str, object] = field(repr=False)
+    settled_msat: int | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """A row of `transaction` about to be written."""
+
+    api_key_id: str
+    sequence: int
+    amount_msat: int
+    balance_after_msat: int
+    type: PostingType
+    operation_id: str
+    description: str | None = None
+    request_data: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A book as it was, to go back to."""
+
+    accounts: Mapping[str, Account]
+    holds: Mapping[str, HoldRow]
+    postings: int
+    held_msat: int
+
+
+class Book:
+    """Accounts and holds of one batch. `now` is the database's clock where it has one.
+
+    `held_msat` is what this process has promised in all, `held_msat_max` the most it may (I-18).
+    """
+
+    def __init__(
+        self,
+        *,
+        now: datetime,
+        accounts: Iterable[Account],
+        holds: Iterable[HoldRow],
+        held_msat: int,
+        held_msat_max: int,
+    ) -> None:
+        """Start from rows that are locked."""
+        self.now = now
+        self.held_msat = held_msat
+        self.held_msat_max = held_msat_max
+        self.postings: list[Posting] = []
+        self._accounts = {account.id: account for account in accounts}
+        self._ids_by_hash = {account.key_hash: account.id for account in self._accounts.values()}
+        self._holds = {hold.id: hold for hold in holds}
+        self._loaded_accounts = dict(self._accounts)
+        self._loaded_holds = dict(self._holds)
+
+    def account(self, ref: KeyRef) -> Account:
+        """The account meant. Raises InvalidApiKey when there is none."""
+        key_id = ref.id if ref.id is not None else self._ids_by_hash.get(ref.hash or "")
+        account = self._accounts.get(key_id or "")
+        if account is None:
+            raise InvalidApiKey
+        return account
+
+    def has(self, key_id: str) -> bool:
+        """Whether an account of that id is known."""
+        return key_id in self._accounts
+
+    def hold(self, hold_id: str) -> HoldRow | None:
+        """The hold of that id, if it exists."""
+        return self._holds.get(hold_id)
+
+    def add_account(self, account: Account) -> None:
+        """Know an account whose row was written by this same batch."""
+        self._accounts[account.id] = account
+        self._loaded_accounts[account.id] = account
+        self._ids_by_hash[account.key_hash] = account.id
+
+    def put_account(self, account: Account) -> None:
+        """Change an account in anything but its balance."""
+        assert account.balance_msat == self._accounts[account.id].balance_msat
+        self._put(account)
+
+    def put_hold(self, hold: HoldRow) -> None:
+        """Add or change a hold, and keep count of what is promised."""
+        before = self._holds.get(hold.id)
+        self.held_msat += _held(hold) - (0 if before is None else _held(before))
+        self._holds[hold.id] = hold
+
+    def post(
+        self,
+        account: Account,
+        amount_msat: int,
+        type_: PostingType,
+        operation_id: str,
+        *,
+        description: str | None = None,
+        request_data: Mapping[str, object] | None = None,
+    ) -> Account:
+        """Change the balance by `amount_msat` (signed), append the row that says so."""
+        after = replace(
+            account,
+            balance_msat=account.balance_msat + amount_msat,
+            version=account.version + 1,
+        )
+        self.postings.append(
+            Posting(
+                api_key_id=after.id,
+                sequence=after.version,
+                amount_msat=amount_msat,
+                balance_after_msat=after.balance_msat,
+                type=type_,
+                operation_id=operation_id,
+                description=description,
+                request_data=request_data,
+            )
+        )
+        self._put(after)
+        return after
+
+    def changed_accounts(self) -> list[tuple[Account, Account]]:
+        """(as loaded, as now) of each account that changed."""
+        pairs = ((self._loaded_accounts[key_id], now) for key_id, now in self._accounts.items())
+        return [(loaded, now) for loaded, now in pairs if loaded is not now]
+
+    def new_holds(self) -> list[HoldRow]:
+        """Holds that have no row yet."""
+        return [hold for hold_id, hold in self._holds.items() if hold_id not in self._loaded_holds]
+
+    def changed_holds(self) -> list[tuple[HoldRow, HoldRow]]:
+        """(as loaded, as now) of each hold that has a row and changed."""
+        pairs = ((loaded, self._holds[hold_id]) for hold_id, loaded in self._loaded_holds.items())
+        return [(loaded, now) for loaded, now in pairs if loaded is not now]
+
+    def checkpoint(self) -> Checkpoint:
+        """Remember this state."""
+        return Checkpoint(
+            accounts=dict(self._accounts),
+            holds=dict(self._holds),
+            postings=len(self.postings),
+            held_msat=self.held_msat,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Forget all that happened since."""
+        for key_id in self._accounts.keys() - checkpoint.accounts.keys():
+            del self._ids_by_hash[self._accounts[key_id].key_hash]
+            del self._loaded_accounts[key_id]
+        self._accounts = dict(checkpoint.accounts)
+        self._holds = dict(checkpoint.holds)
+        self.held_msat = checkpoint.held_msat
+        del self.postings[checkpoint.postings :]
+
+    def _put(self, account: Account) -> None:
+        assert 0 <= account.reserved_msat <= account.balance_msat, "a balance went negative"
+        self._accounts[account.id] = account
+
+
+def _held(hold: HoldRow) -> int:
+    return hold.amount_msat if hold.state == HoldState.HELD else 0

@@ -1,0 +1,283 @@
+"""Many rows in one statement, on both engines: the rows travel as one JSON parameter.
+
+One statement per table and batch keeps the round trips few and the statement text constant, so
+that drivers reuse what they prepared. Column order in the JSON arrays is the order given here.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, Literal
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from routstr.core.hold import HoldState
+from routstr.ledger.book import Account, Book, HoldRow, KeyRef
+from routstr.ledger.columns import as_time, time_text
+from routstr.ledger.commands import LostRace
+from routstr.ledger.engine import Dialect
+
+Kind = Literal["text", "bigint", "timestamptz", "jsonb"]
+Columns = Mapping[str, Kind]
+
+ACCOUNT_UPDATE: Final[Columns] = {
+    "id": "text",
+    "old_version": "bigint",
+    "old_balance": "bigint",
+    "old_reserved": "bigint",
+    "balance": "bigint",
+    "reserved": "bigint",
+    "version": "bigint",
+    "total_deposited": "bigint",
+    "total_spent": "bigint",
+    "total_requests": "bigint",
+    "first_used_at": "timestamptz",
+    "last_used_at": "timestamptz",
+}
+HOLD: Final[Columns] = {
+    "id": "text",
+    "api_key_id": "text",
+    "amount": "bigint",
+    "quote_amount": "bigint",
+    "settled_amount": "bigint",
+    "state": "text",
+    "price_snapshot": "jsonb",
+    "owner": "text",
+    "deadline": "timestamptz",
+    "created_at": "timestamptz",
+    "ended_at": "timestamptz",
+}
+HOLD_UPDATE: Final[Columns] = {
+    "id": "text",
+    "old_amount": "bigint",
+    "amount": "bigint",
+    "settled_amount": "bigint",
+    "state": "text",
+    "deadline": "timestamptz",
+    "ended_at": "timestamptz",
+}
+POSTING: Final[Columns] = {
+    "api_key_id": "text",
+    "sequence": "bigint",
+    "amount": "bigint",
+    "balance_after": "bigint",
+    "type": "text",
+    "description": "text",
+    "timestamp": "timestamptz",
+    "request_data": "jsonb",
+    "operation_id": "text",
+}
+
+
+def rows_as_table(dialect: Dialect, columns: Columns) -> str:
+    """A FROM item named `v` with those columns, made from the JSON parameter `:rows`."""
+    if dialect == "sqlite":
+        picks = ", ".join(f"json_extract(value, '$[{n}]') AS {c}" for n, c in enumerate(columns))
+        return f"(SELECT {picks} FROM json_each(:rows)) AS v"
+    picks = ", ".join(
+        f"CAST(value ->> {n} AS {kind}) AS {c}" for n, (c, kind) in enumerate(columns.items())
+    )
+    return f"(SELECT {picks} FROM json_array_elements(CAST(:rows AS json))) AS v"
+
+
+class BulkStatements:
+    """The executor's statements for one engine, composed once."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        """Compose for `dialect`; every name in them is a constant of this module."""
+        lite = dialect == "sqlite"
+        wanted = "(SELECT value FROM json_each(:{}))" if lite else "ANY(CAST(:{} AS text[]))"
+        is_in = "IN" if lite else "="
+        lock = "" if lite else " FOR UPDATE"
+        self._dialect = dialect
+        self.clock = text("SELECT clock_timestamp()")
+        self.load_accounts = text(
+            "SELECT id, key_hash, balance, reserved, version, total_deposited, total_spent,"
+            " total_requests, first_used_at, last_used_at, expires_at, revoked_at, parent_id,"
+            f" allowed_models FROM apikey WHERE id {is_in} {wanted.format('ids')}"
+            f" OR key_hash {is_in} {wanted.format('hashes')} ORDER BY id{lock}"
+        )
+        self.load_holds = text(
+            "SELECT id, api_key_id, amount, quote_amount, state, owner, deadline, price_snapshot,"
+            f" settled_amount, ended_at FROM reservation WHERE id {is_in} {wanted.format('ids')}"
+        )
+        self.update_accounts = text(
+            "UPDATE apikey SET balance = v.balance, reserved = v.reserved, version = v.version,"
+            " total_deposited = v.total_deposited, total_spent = v.total_spent,"
+            " total_requests = v.total_requests, first_used_at = v.first_used_at,"
+            f" last_used_at = v.last_used_at FROM {rows_as_table(dialect, ACCOUNT_UPDATE)}"
+            " WHERE apikey.id = v.id AND apikey.version = v.old_version"
+            " AND apikey.balance = v.old_balance AND apikey.reserved = v.old_reserved"
+        )
+        self.update_holds = text(
+            "UPDATE reservation SET amount = v.amount, settled_amount = v.settled_amount,"
+            " state = v.state, deadline = v.deadline, ended_at = v.ended_at"
+            f" FROM {rows_as_table(dialect, HOLD_UPDATE)}"
+            " WHERE reservation.id = v.id AND reservation.state = 'held'"
+            " AND reservation.amount = v.old_amount"
+        )
+        self.insert_holds = text(_insert("reservation", HOLD, dialect))
+        self.insert_postings = text(_insert('"transaction"', POSTING, dialect))
+
+    def list_of(self, values: Sequence[str]) -> object:
+        """A list parameter as this engine takes it."""
+        return orjson.dumps(values).decode() if self._dialect == "sqlite" else list(values)
+
+
+def _insert(table: str, columns: Columns, dialect: Dialect) -> str:
+    names = ", ".join(columns)
+    picks = ", ".join(f"v.{name}" for name in columns)
+    rows = rows_as_table(dialect, columns)
+    return f"INSERT INTO {table} ({names}) SELECT {picks} FROM {rows}"
+
+
+async def load_accounts(
+    connection: AsyncConnection, statements: BulkStatements, refs: Sequence[KeyRef]
+) -> list[Account]:
+    """Load and lock the accounts meant, in id order so that two writers never deadlock."""
+    parameters = {
+        "ids": statements.list_of([ref.id for ref in refs if ref.id is not None]),
+        "hashes": statements.list_of([ref.hash for ref in refs if ref.hash is not None]),
+    }
+    rows = await connection.execute(statements.load_accounts, parameters)
+    return [
+        Account(
+            id=row.id,
+            key_hash=row.key_hash,
+            balance_msat=row.balance,
+            reserved_msat=row.reserved,
+            version=row.version,
+            total_deposited_msat=row.total_deposited,
+            total_spent_msat=row.total_spent,
+            total_requests=row.total_requests,
+            first_used_at=_time(row.first_used_at),
+            last_used_at=_time(row.last_used_at),
+            expires_at=_time(row.expires_at),
+            revoked_at=_time(row.revoked_at),
+            parent_id=row.parent_id,
+            allowed_models=_models(row.allowed_models),
+        )
+        for row in rows
+    ]
+
+
+async def load_holds(
+    connection: AsyncConnection, statements: BulkStatements, ids: Sequence[str]
+) -> list[HoldRow]:
+    """Load the holds of those ids; their keys' locks protect them."""
+    if not ids:
+        return []
+    rows = await connection.execute(statements.load_holds, {"ids": statements.list_of(ids)})
+    return [
+        HoldRow(
+            id=row.id,
+            api_key_id=row.api_key_id,
+            amount_msat=row.amount,
+            quote_msat=row.quote_amount,
+            state=HoldState(row.state),
+            owner=row.owner,
+            deadline=as_time(row.deadline),
+            price_snapshot=orjson.loads(row.price_snapshot),
+            settled_msat=row.settled_amount,
+            ended_at=_time(row.ended_at),
+        )
+        for row in rows
+    ]
+
+
+async def write_book(connection: AsyncConnection, statements: BulkStatements, book: Book) -> None:
+    """Write all that changed. Raises LostRace when a guard finds another state than was loaded."""
+    accounts = [_account_values(loaded, now) for loaded, now in book.changed_accounts()]
+    await _guarded(connection, statements.update_accounts, accounts)
+    await _guarded(
+        connection,
+        statements.insert_holds,
+        [_hold_values(hold, book.now) for hold in book.new_holds()],
+    )
+    holds = [_hold_change(loaded, now) for loaded, now in book.changed_holds()]
+    await _guarded(connection, statements.update_holds, holds)
+    now_text = time_text(book.now)
+    postings = [
+        (
+            p.api_key_id,
+            p.sequence,
+            p.amount_msat,
+            p.balance_after_msat,
+            p.type,
+            p.description,
+            now_text,
+            p.request_data,
+            p.operation_id,
+        )
+        for p in book.postings
+    ]
+    await _guarded(connection, statements.insert_postings, postings)
+
+
+async def _guarded(
+    connection: AsyncConnection, statement: object, rows: Sequence[tuple[object, ...]]
+) -> None:
+    if not rows:
+        return
+    result = await connection.execute(statement, {"rows": orjson.dumps(rows).decode()})  # type: ignore[call-overload] # text() and rows
+    if result.rowcount != len(rows):
+        raise LostRace
+
+
+def _account_values(loaded: Account, now: Account) -> tuple[object, ...]:
+    return (
+        now.id,
+        loaded.version,
+        loaded.balance_msat,
+        loaded.reserved_msat,
+        now.balance_msat,
+        now.reserved_msat,
+        now.version,
+        now.total_deposited_msat,
+        now.total_spent_msat,
+        now.total_requests,
+        _text(now.first_used_at),
+        _text(now.last_used_at),
+    )
+
+
+def _hold_values(hold: HoldRow, now: datetime) -> tuple[object, ...]:
+    return (
+        hold.id,
+        hold.api_key_id,
+        hold.amount_msat,
+        hold.quote_msat,
+        hold.settled_msat,
+        hold.state,
+        hold.price_snapshot,
+        hold.owner,
+        time_text(hold.deadline),
+        time_text(now),
+        _text(hold.ended_at),
+    )
+
+
+def _hold_change(loaded: HoldRow, now: HoldRow) -> tuple[object, ...]:
+    return (
+        now.id,
+        loaded.amount_msat,
+        now.amount_msat,
+        now.settled_msat,
+        now.state,
+        time_text(now.deadline),
+        _text(now.ended_at),
+    )
+
+
+def _time(value: object) -> datetime | None:
+    return None if value is None else as_time(value)
+
+
+def _text(value: datetime | None) -> str | None:
+    return None if value is None else time_text(value)
+
+
+def _models(value: str | None) -> tuple[str, ...] | None:
+    models = None if value is None else orjson.loads(value)
+    return None if models is None else tuple(models)

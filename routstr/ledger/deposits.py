@@ -1,0 +1,349 @@
+"""The commands of a deposit: begin (intent), credit, fail, replace. Algorithm A of the design.
+
+A proof's Y is in `deposit_input` from the intent on: two requests, two processes or two nodes with
+the same token meet there, and one of them wins. Proofs stored and key credited are one commit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sqlalchemy import delete, func, insert, select, update
+
+from routstr.ecash.proof import Proof
+from routstr.errors import IdempotencyMismatch, KeyRevoked, TokenAlreadySpent
+from routstr.ledger.accounts import APIKEY, NewKey, open_account
+from routstr.ledger.book import KeyRef
+from routstr.ledger.commands import LostRace, RowCommand, Transaction
+from routstr.ledger.sagas import (
+    Operation,
+    OperationState,
+    Plan,
+    move_operation,
+    prepare,
+    store_proofs,
+)
+from routstr.ledger.tables import Deposit, DepositInput, MintOperation, table_of
+
+DEPOSIT = table_of(Deposit)
+INPUT = table_of(DepositInput)
+OPERATION = table_of(MintOperation)
+
+DepositState = Literal["pending", "credited", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositView:
+    """A deposit as it stands. `operation_id` is its newest operation; amounts in msat."""
+
+    id: str
+    state: DepositState
+    api_key_id: str | None
+    credit_msat: int
+    unit: str
+    mint_url: str
+    error_code: str | None
+    operation_id: str | None
+    operation_state: OperationState | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What became of an intent: a new operation to drive, or the deposit that was there first."""
+
+    deposit: DepositView
+    operation: Operation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginDeposit(RowCommand[Begun]):
+    """Commit the intent to swap a token for a key, new (`new_key`) or existing (`target`).
+
+    Amounts are in the mint's unit but for `credit_msat`. The same token for the same account
+    attaches to the deposit there is; refuses with TokenAlreadySpent for any other use of a known
+    Y, InvalidApiKey, KeyRevoked, IdempotencyMismatch.
+    """
+
+    deposit_id: str
+    target: KeyRef | None
+    new_key: NewKey | None = field(repr=False)
+    mint_id: str
+    mint_url: str
+    unit: str
+    keyset_id: str
+    proofs: Sequence[Proof] = field(repr=False)
+    ys: Sequence[str] = field(repr=False)
+    output_amounts: Sequence[int]
+    face_amount: int
+    fee_amount: int
+    credit_msat: int
+    source: str
+    owner: str
+    lease_s: float
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The account to top up, if it exists already."""
+        return () if self.target is None else (self.target,)
+
+    async def run(self, transaction: Transaction) -> Begun:
+        """Attach, refuse, or write deposit, Ys and the prepared operation."""
+        account = None if self.target is None else transaction.book.account(self.target)
+        if account is not None and account.revoked_at is not None:
+            raise KeyRevoked
+        account_id = None if account is None else account.id
+        existing = await self._existing(transaction, account_id)
+        if existing is not None:
+            return Begun(deposit=existing, operation=None)
+        await self._insert(transaction, account_id)
+        operation = await prepare(
+            transaction,
+            Plan(
+                kind="receive",
+                mint_id=self.mint_id,
+                keyset_id=self.keyset_id,
+                inputs=self.proofs,
+                outputs=[(amount, "keep") for amount in self.output_amounts],
+                input_amount=self.face_amount,
+                fee_amount=self.fee_amount,
+                owner=self.owner,
+                lease_s=self.lease_s,
+                deposit_id=self.deposit_id,
+            ),
+        )
+        deposit = await view_deposit(transaction, self.deposit_id)
+        assert deposit is not None
+        return Begun(deposit=deposit, operation=operation)
+
+    async def _existing(
+        self, transaction: Transaction, account_id: str | None
+    ) -> DepositView | None:
+        connection = transaction.connection
+        if self.idempotency_key is not None and account_id is not None:
+            row = (
+                await connection.execute(
+                    select(DEPOSIT.c.id, DEPOSIT.c.fingerprint).where(
+                        DEPOSIT.c.api_key_id == account_id,
+                        DEPOSIT.c.idempotency_key == self.idempotency_key,
+                    )
+                )
+            ).one_or_none()
+            if row is not None and row.fingerprint != self.fingerprint:
+                raise IdempotencyMismatch
+        taken = await connection.execute(
+            select(INPUT.c.deposit_id).where(INPUT.c.y.in_(list(self.ys)))
+        )
+        ids = list(taken.scalars())
+        if not ids:
+            return None
+        inputs = await connection.scalar(
+            select(func.count()).select_from(INPUT).where(INPUT.c.deposit_id == ids[0])
+        )
+        if len(set(ids)) != 1 or len(ids) != len(self.ys) or inputs != len(self.ys):
+            raise TokenAlreadySpent("Some proofs of this token were used before.")
+        deposit = await view_deposit(transaction, ids[0])
+        assert deposit is not None
+        if account_id is not None and deposit.api_key_id != account_id:
+            raise TokenAlreadySpent
+        return deposit
+
+    async def _insert(self, transaction: Transaction, account_id: str | None) -> None:
+        new_key = self.new_key if account_id is None else None
+        sealed = None
+        if new_key is not None:
+            sealed = transaction.wallet.vault.seal(
+                new_key.text, table="deposit", column="sealed_key", row_id=self.deposit_id
+            )
+        await transaction.connection.execute(
+            insert(DEPOSIT).values(
+                id=self.deposit_id,
+                api_key_id=account_id,
+                state="pending",
+                source=self.source,
+                mint_url=self.mint_url,
+                unit=self.unit,
+                face_amount=self.face_amount,
+                credit_msat=self.credit_msat,
+                sealed_key=sealed,
+                new_key=None if new_key is None else new_key.terms(),
+                idempotency_key=self.idempotency_key,
+                fingerprint=self.fingerprint,
+                created_at=transaction.book.now,
+            )
+        )
+        await transaction.connection.execute(
+            insert(INPUT), [{"y": y, "deposit_id": self.deposit_id} for y in self.ys]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credited:
+    """A credit that is durable; `available_msat` is what the key may spend right after."""
+
+    deposit_id: str
+    api_key_id: str
+    credit_msat: int
+    available_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditDeposit(RowCommand[Credited]):
+    """The mint signed: store the proofs, credit the key, end the operation, in one commit.
+
+    `proofs` and `ys` go position by position with the operation's outputs. A repeat yields the
+    first result.
+    """
+
+    operation: Operation = field(repr=False)
+    proofs: Sequence[Proof] = field(repr=False)
+    ys: Sequence[str] = field(repr=False)
+    api_key_id: str | None
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The account to credit, if it exists already."""
+        return () if self.api_key_id is None else (KeyRef(id=self.api_key_id),)
+
+    async def run(self, transaction: Transaction) -> Credited:
+        """sent → done, pending → credited, and the money."""
+        connection, book = transaction.connection, transaction.book
+        row = (
+            await connection.execute(
+                select(DEPOSIT).where(DEPOSIT.c.id == self.operation.deposit_id)
+            )
+        ).one()
+        if row.state == "credited":
+            return await _first_credit(transaction, row.id)
+        await move_operation(transaction, self.operation.id, OperationState.DONE)
+        await store_proofs(transaction, self.operation, self.proofs, self.ys, withdrawal_id=None)
+        if row.api_key_id is None:
+            account = await open_account(transaction, NewKey.from_terms(row.new_key))
+        else:
+            account = book.account(KeyRef(id=row.api_key_id))
+        account = replace(
+            account, total_deposited_msat=account.total_deposited_msat + row.credit_msat
+        )
+        account = book.post(
+            account, row.credit_msat, "deposit", f"deposit:{row.id}", description="Cashu token"
+        )
+        credited = await connection.execute(
+            update(DEPOSIT)
+            .where(DEPOSIT.c.id == row.id, DEPOSIT.c.state == "pending")
+            .values(state="credited", api_key_id=account.id, credited_at=book.now)
+        )
+        if credited.rowcount != 1:
+            raise LostRace
+        return Credited(
+            deposit_id=row.id,
+            api_key_id=account.id,
+            credit_msat=row.credit_msat,
+            available_msat=account.available_msat,
+        )
+
+
+async def _first_credit(transaction: Transaction, deposit_id: str) -> Credited:
+    row = (
+        await transaction.connection.execute(
+            select(DEPOSIT.c.api_key_id, DEPOSIT.c.credit_msat, APIKEY.c.balance, APIKEY.c.reserved)
+            .join(APIKEY, APIKEY.c.id == DEPOSIT.c.api_key_id)
+            .where(DEPOSIT.c.id == deposit_id)
+        )
+    ).one()
+    return Credited(
+        deposit_id=deposit_id,
+        api_key_id=row.api_key_id,
+        credit_msat=row.credit_msat,
+        available_msat=row.balance - row.reserved,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailDeposit(RowCommand[None]):
+    """A definite no of the mint: end the operation, free the Ys, tell why."""
+
+    operation: Operation = field(repr=False)
+    code: str
+    error_code: str
+
+    async def run(self, transaction: Transaction) -> None:
+        """→ failed; the token is the user's again."""
+        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        failed = await transaction.connection.execute(
+            update(DEPOSIT)
+            .where(DEPOSIT.c.id == self.operation.deposit_id, DEPOSIT.c.state == "pending")
+            .values(state="failed", error_code=self.error_code)
+        )
+        if failed.rowcount:
+            await transaction.connection.execute(
+                delete(INPUT).where(INPUT.c.deposit_id == self.operation.deposit_id)
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceDepositOperation(RowCommand[Operation]):
+    """After a safe refusal for stale keysets: fail the old body, prepare one successor."""
+
+    operation: Operation = field(repr=False)
+    code: str
+    keyset_id: str
+    output_amounts: Sequence[int]
+    face_amount: int
+    fee_amount: int
+    credit_msat: int
+    owner: str
+    lease_s: float
+
+    async def run(self, transaction: Transaction) -> Operation:
+        """The same inputs, new outputs; the deposit's credit follows the new fee."""
+        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        changed = await transaction.connection.execute(
+            update(DEPOSIT)
+            .where(DEPOSIT.c.id == self.operation.deposit_id, DEPOSIT.c.state == "pending")
+            .values(credit_msat=self.credit_msat)
+        )
+        if changed.rowcount != 1:
+            raise LostRace
+        return await prepare(
+            transaction,
+            Plan(
+                kind="receive",
+                mint_id=self.operation.mint_id,
+                keyset_id=self.keyset_id,
+                inputs=self.operation.inputs,
+                outputs=[(amount, "keep") for amount in self.output_amounts],
+                input_amount=self.face_amount,
+                fee_amount=self.fee_amount,
+                owner=self.owner,
+                lease_s=self.lease_s,
+                deposit_id=self.operation.deposit_id,
+                predecessor_id=self.operation.id,
+            ),
+        )
+
+
+async def view_deposit(transaction: Transaction, deposit_id: str) -> DepositView | None:
+    """The deposit with its newest operation."""
+    row = (
+        await transaction.connection.execute(
+            select(DEPOSIT, OPERATION.c.id.label("operation_id"), OPERATION.c.state.label("moved"))
+            .outerjoin(OPERATION, OPERATION.c.deposit_id == DEPOSIT.c.id)
+            .where(DEPOSIT.c.id == deposit_id)
+            .order_by(OPERATION.c.created_at.desc())
+            .limit(1)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return DepositView(
+        id=row.id,
+        state=row.state,
+        api_key_id=row.api_key_id,
+        credit_msat=row.credit_msat,
+        unit=row.unit,
+        mint_url=row.mint_url,
+        error_code=row.error_code,
+        operation_id=row.operation_id,
+        operation_state=None if row.moved is None else OperationState(row.moved),
+    )

@@ -1,0 +1,198 @@
+"""The two doors to the one database: a writing engine for the executor, a reading one for the rest.
+
+SQLite: driver autocommit and our own `BEGIN IMMEDIATE`, one writing connection, WAL,
+`synchronous=FULL`, readers `query_only`, and a lock on the data directory so that a second process
+refuses to start. PostgreSQL: asyncpg, READ COMMITTED with row locks, time-outs set on the session,
+and a check at start that the server really keeps what it confirms.
+"""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NewType, Protocol
+
+from sqlalchemy import event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+from routstr.errors import ConfigError
+
+Dialect = Literal["sqlite", "postgresql"]
+ReadConnection = NewType("ReadConnection", AsyncConnection)
+
+SQLITE_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "fullfsync=ON",
+    "busy_timeout=5000",
+    "foreign_keys=ON",
+    "trusted_schema=OFF",
+    "cell_size_check=ON",
+    "mmap_size=0",
+)
+POSTGRES_SESSION: Final = {
+    "application_name": "routstr",
+    "statement_timeout": "5000",
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+    "jit": "off",
+    "timezone": "UTC",
+}
+POSTGRES_MUST_BE_ON: Final = ("fsync", "full_page_writes", "synchronous_commit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How many connections reading may use, how long to wait for one, and when to renew them."""
+
+    size: int = 8
+    overflow: int = 8
+    timeout_s: float = 5.0
+    recycle_s: int = 1800
+    pre_ping: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Both engines of one database; `writer` belongs to the executor alone."""
+
+    dialect: Dialect
+    writer: AsyncEngine
+    reader: AsyncEngine
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[ReadConnection]:
+        """A connection that can only read, given back at the end."""
+        async with self.reader.connect() as connection:
+            yield ReadConnection(connection)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.reader.dispose()
+        await self.writer.dispose()
+
+
+def open_database(url: str, pool: PoolSettings) -> Database:
+    """Engines for `sqlite+aiosqlite://` or `postgresql+asyncpg://`; no connection is made yet.
+
+    Plain `sqlite://`, `postgres://` and `postgresql://` mean those drivers. Raises ConfigError for
+    any other database.
+    """
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1))
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _open_sqlite(parsed.set(drivername="sqlite+aiosqlite").render_as_string(), pool)
+        case "postgresql":
+            address = parsed.set(drivername="postgresql+asyncpg")
+            return _open_postgres(address.render_as_string(hide_password=False), pool)
+        case other:
+            raise ConfigError(f"DATABASE_URL: {other} is not supported; use sqlite or postgresql")
+
+
+def _open_sqlite(url: str, pool: PoolSettings) -> Database:
+    writer = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=pool.timeout_s,
+        pool_reset_on_return="rollback",
+        connect_args={"isolation_level": None},
+    )
+    reader = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=pool.size,
+        max_overflow=pool.overflow,
+        pool_timeout=pool.timeout_s,
+        connect_args={"isolation_level": None},
+    )
+    _on_connect(writer, SQLITE_PRAGMAS)
+    _on_connect(reader, (*SQLITE_PRAGMAS, "query_only=ON"))
+    _on_begin(writer, "BEGIN IMMEDIATE")
+    _on_begin(reader, "BEGIN")
+    return Database(dialect="sqlite", writer=writer, reader=reader)
+
+
+def _on_connect(engine: AsyncEngine, pragmas: tuple[str, ...]) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+
+class _Executes(Protocol):
+    def exec_driver_sql(self, statement: str) -> object: ...
+
+
+def _on_begin(engine: AsyncEngine, statement: str) -> None:
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: _Executes) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _open_postgres(url: str, pool: PoolSettings) -> Database:
+    writer = create_async_engine(
+        url,
+        pool_size=2,
+        max_overflow=0,
+        pool_timeout=pool.timeout_s,
+        pool_recycle=pool.recycle_s,
+        pool_pre_ping=False,
+        isolation_level="READ COMMITTED",
+        connect_args={"server_settings": POSTGRES_SESSION},
+    )
+    reader = create_async_engine(
+        url,
+        pool_size=pool.size,
+        max_overflow=pool.overflow,
+        pool_timeout=pool.timeout_s,
+        pool_recycle=pool.recycle_s,
+        pool_pre_ping=pool.pre_ping,
+        connect_args={
+            "server_settings": {**POSTGRES_SESSION, "default_transaction_read_only": "on"}
+        },
+    )
+    return Database(dialect="postgresql", writer=writer, reader=reader)
+
+
+async def check_durability(database: Database) -> None:
+    """Refuse a PostgreSQL that confirms what it may lose. Raises ConfigError naming the setting."""
+    if database.dialect != "postgresql":
+        return
+    async with database.reading() as connection:
+        for name in POSTGRES_MUST_BE_ON:
+            value = (await connection.execute(text(f"SHOW {name}"))).scalar_one()
+            if value not in {"on", "remote_apply", "remote_write"}:
+                raise ConfigError(f"DATABASE_URL: PostgreSQL has {name}={value}; it must be on")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryLock:
+    """An exclusive lock on the data directory, held as long as the process lives."""
+
+    descriptor: int
+
+    def release(self) -> None:
+        """Give the directory up."""
+        os.close(self.descriptor)
+
+
+def lock_directory(directory: Path) -> DirectoryLock:
+    """Take the data directory for this process. Raises ConfigError when another one has it."""
+    descriptor = os.open(directory / "routstr.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            f"DATA_DIR: {directory} is in use by another node, or cannot be locked;"
+            " on SQLite one process owns it"
+        ) from error
+    return DirectoryLock(descriptor=descriptor)

@@ -1,0 +1,256 @@
+"""The LedgerExecutor: the only code that writes money, one per process, with group commit.
+
+Requests hand it commands and await a future. It takes what has arrived, opens ONE transaction,
+locks the rows of all keys concerned in id order, applies each command, writes the results in bulk,
+commits, and only then resolves the futures: an answer about money leaves after COMMIT.
+
+Laws
+- A refused command never sinks its batch.
+- What failed for a passing reason (a lost connection, a deadlock, a lost COMMIT answer, a lost
+  race) runs again: every command is idempotent, so a repeat returns the first result.
+- Nobody can cancel a batch: it runs in the executor's own task. A caller that stops waiting
+  changes nothing.
+- Never a network call other than to the database inside.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar, cast
+
+import structlog
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
+from routstr.ledger.book import Book
+from routstr.ledger.bulk import BulkStatements, load_accounts, load_holds, write_book
+from routstr.ledger.columns import as_time
+from routstr.ledger.commands import Command, LostRace, RowCommand, Transaction, Wallet
+from routstr.ledger.engine import Database
+
+ResultT = TypeVar("ResultT")
+
+log = structlog.get_logger()
+
+RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P03", "53300"})
+RETRIED_SQLSTATE_CLASS: Final = "08"
+ATTEMPTS_TOGETHER: Final = 2
+
+
+class Clock(Protocol):
+    """The one clock: aware UTC time, and a wait that tests can move."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorLimits:
+    """Bounds of the executor; `held_msat_max` is the most this process promises at once (I-18)."""
+
+    queue_max: int = 4096
+    batch_max: int = 256
+    attempts_max: int = 6
+    retry_wait_s: float = 0.05
+    held_msat_max: int = 100_000_000_000
+
+
+AnyCommand = Command[Any] | RowCommand[Any]  # the result's type is the submitter's alone
+
+
+@dataclass(slots=True)
+class _Entry:
+    command: AnyCommand
+    future: "asyncio.Future[object]"
+    outcome: object = None
+    refusal: Exception | None = field(default=None)
+
+
+class LedgerExecutor:
+    """Takes commands from any task, writes them in batches. `run` must be running."""
+
+    def __init__(
+        self, database: Database, *, wallet: Wallet, clock: Clock, limits: ExecutorLimits
+    ) -> None:
+        """Nothing is opened yet."""
+        self._database = database
+        self._wallet = wallet
+        self._clock = clock
+        self._limits = limits
+        self._statements = BulkStatements(database.dialect)
+        self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
+        self._held_msat = 0
+        self._stopping = False
+        self.batches = 0
+        self.commands = 0
+
+    @property
+    def held_msat(self) -> int:
+        """What this process has promised and not yet ended."""
+        return self._held_msat
+
+    def adopt_holds(self, held_msat: int) -> None:
+        """Count holds that were in the database before this process wrote any."""
+        self._held_msat = held_msat
+
+    async def submit(self, command: Command[ResultT] | RowCommand[ResultT]) -> ResultT:
+        """The command's result, after its COMMIT.
+
+        Raises the command's refusal; Overloaded when the queue is full and the command may be
+        shed; ServiceUnavailable when the database fails for longer than the retries last. Being
+        cancelled while waiting stops the waiting, not the command.
+        """
+        if self._stopping:
+            raise ServiceUnavailable("The node is shutting down.")
+        if command.may_be_shed and self._queue.qsize() >= self._limits.queue_max:
+            raise Overloaded
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Entry(command, future))
+        return cast(ResultT, await asyncio.shield(future))
+
+    async def run(self) -> None:
+        """Serve until `stop`; what was submitted before is still done."""
+        while True:
+            entry = await self._queue.get()
+            if entry is None:
+                return
+            batch = [entry]
+            stop = False
+            while len(batch) < self._limits.batch_max and not self._queue.empty():
+                following = self._queue.get_nowait()
+                if following is None:
+                    stop = True
+                    break
+                batch.append(following)
+            await self._serve(batch)
+            if stop:
+                return
+
+    def stop(self) -> None:
+        """Take nothing new; `run` returns once the queue is drained."""
+        if not self._stopping:
+            self._stopping = True
+            self._queue.put_nowait(None)
+
+    async def _serve(self, batch: list[_Entry]) -> None:
+        for attempt in range(1, self._limits.attempts_max + 1):
+            try:
+                await self._transact(batch)
+                break
+            except (SQLAlchemyError, LostRace, OSError, TimeoutError) as error:
+                log.warning("ledger_batch_failed", attempt=attempt, error=_name(error))
+                if len(batch) > 1 and attempt > ATTEMPTS_TOGETHER:
+                    for entry in batch:
+                        await self._serve([entry])
+                    return
+                if attempt == self._limits.attempts_max or not _is_passing(error):
+                    _refuse(batch, ServiceUnavailable("The database is not available."), error)
+                    return
+                await self._clock.sleep(self._limits.retry_wait_s * 2 ** (attempt - 1))
+            except Exception as error:  # broad: a bug in one command must not end the executor
+                log.exception("ledger_batch_broken", commands=len(batch))
+                if len(batch) == 1:
+                    _refuse(batch, RoutstrError(), error)
+                    return
+                for entry in batch:
+                    await self._serve([entry])
+                return
+        _resolve(batch)
+
+    async def _transact(self, batch: Sequence[_Entry]) -> None:
+        async with self._database.writer.begin() as connection:
+            book = await self._load(connection, batch)
+            transaction = Transaction(
+                connection=connection,
+                dialect=self._database.dialect,
+                book=book,
+                wallet=self._wallet,
+            )
+            for entry in batch:
+                await _apply(entry, transaction)
+            await write_book(connection, self._statements, book)
+        self._held_msat = book.held_msat
+        self.batches += 1
+        self.commands += len(batch)
+
+    async def _load(self, connection: AsyncConnection, batch: Sequence[_Entry]) -> Book:
+        now = self._clock.now()
+        if self._database.dialect == "postgresql":
+            now = as_time((await connection.execute(self._statements.clock)).scalar_one())
+        refs = {ref for entry in batch for ref in entry.command.keys}
+        hold_ids = {hold_id for entry in batch for hold_id in entry.command.hold_ids}
+        return Book(
+            now=now,
+            accounts=await load_accounts(connection, self._statements, list(refs)),
+            holds=await load_holds(connection, self._statements, list(hold_ids)),
+            held_msat=self._held_msat,
+            held_msat_max=self._limits.held_msat_max,
+        )
+
+
+async def _apply(entry: _Entry, transaction: Transaction) -> None:
+    entry.outcome, entry.refusal = None, None
+    command = entry.command
+    if isinstance(command, Command):
+        try:
+            entry.outcome = command.apply(transaction.book)
+        except RoutstrError as refusal:
+            entry.refusal = refusal
+        return
+    checkpoint = transaction.book.checkpoint()
+    savepoint = await transaction.connection.begin_nested()
+    try:
+        entry.outcome = await command.run(transaction)
+    except RoutstrError as refusal:
+        await savepoint.rollback()
+        transaction.book.restore(checkpoint)
+        entry.refusal = refusal
+    else:
+        await savepoint.commit()
+
+
+def _resolve(batch: Sequence[_Entry]) -> None:
+    for entry in batch:
+        if entry.future.done():
+            continue
+        if entry.refusal is not None:
+            entry.future.set_exception(entry.refusal)
+            entry.future.exception()
+        else:
+            entry.future.set_result(entry.outcome)
+
+
+def _refuse(batch: Sequence[_Entry], answer: RoutstrError, cause: Exception) -> None:
+    log.error("ledger_commands_failed", commands=len(batch), error=_name(cause))
+    answer.__cause__ = cause
+    for entry in batch:
+        entry.refusal = answer
+    _resolve(batch)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a repeat can help: lost races and connections, locks, and a unique key just taken."""
+    if isinstance(error, LostRace | IntegrityError | OSError | TimeoutError):
+        return True
+    if isinstance(error, DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        if error.connection_invalidated or state in RETRIED_SQLSTATES:
+            return True
+        if state:
+            return state.startswith(RETRIED_SQLSTATE_CLASS)
+        return (
+            True  # SQLite names no state: a lock or a full disk may pass, and retries are bounded
+        )
+    return False
+
+
+def _name(error: Exception) -> str:
+    inner = getattr(error, "orig", None)
+    return type(error).__name__ if inner is None else type(inner).__name__

@@ -1,0 +1,121 @@
+"""The node's own coins of one mint and unit: looking at them, and taking some for good.
+
+Coins are taken inside the executor's transaction and guarded by state, so no two withdrawals, in
+this process or another, can ever get the same one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select, update
+
+from routstr.ecash.keyset import fee
+from routstr.ecash.proof import Dleq, Proof
+from routstr.ecash.secret import derive
+from routstr.ecash.selection import worth
+from routstr.ledger.commands import LostRace, Transaction, Wallet
+from routstr.ledger.sagas import KEYSET, PROOF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Coins taken from the purse, worth `amount`; spending them costs `fee_amount` (NUT-02)."""
+
+    proofs: tuple[Proof, ...] = field(repr=False)
+    ys: tuple[str, ...]
+    amount: int
+    fee_amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coin:
+    """One row of `proof` as drawn."""
+
+    y: str
+    keyset_id: str
+    counter: int | None
+    amount: int
+    secret: str = field(repr=False)
+    c: str
+    e: str | None
+    s: str | None
+    input_fee_ppk: int
+
+
+async def look(transaction: Transaction, mint_id: str, unit: str) -> tuple[dict[int, int], int]:
+    """Counts per denomination, and the highest input fee among them in parts per thousand."""
+    rows = await transaction.connection.execute(
+        select(PROOF.c.amount, func.count(), func.max(KEYSET.c.input_fee_ppk))
+        .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+        .where(KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent")
+        .group_by(PROOF.c.amount)
+    )
+    counts = [(int(amount), int(count), int(ppk)) for amount, count, ppk in rows]
+    return {amount: n for amount, n, _ in counts}, max((ppk for _, _, ppk in counts), default=0)
+
+
+async def draw(
+    transaction: Transaction, mint_id: str, unit: str, counts: Mapping[int, int]
+) -> Drawn:
+    """Reserve exactly those coins. Raises LostRace when one was just taken by another process."""
+    coins = await _pick(transaction, mint_id, unit, counts)
+    taken = await transaction.connection.execute(
+        update(PROOF)
+        .where(PROOF.c.y.in_([coin.y for coin in coins]), PROOF.c.state == "unspent")
+        .values(state="reserved")
+    )
+    if taken.rowcount != sum(counts.values()):
+        raise LostRace
+    return Drawn(
+        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
+        ys=tuple(coin.y for coin in coins),
+        amount=worth(counts),
+        fee_amount=fee(coin.input_fee_ppk for coin in coins),
+    )
+
+
+async def _pick(
+    transaction: Transaction, mint_id: str, unit: str, counts: Mapping[int, int]
+) -> list[Coin]:
+    ranked = (
+        select(
+            PROOF,
+            KEYSET.c.input_fee_ppk,
+            func.row_number().over(partition_by=PROOF.c.amount, order_by=PROOF.c.y).label("rank"),
+        )
+        .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+        .where(
+            KEYSET.c.mint_id == mint_id,
+            KEYSET.c.unit == unit,
+            PROOF.c.state == "unspent",
+            PROOF.c.amount.in_(list(counts)),
+        )
+        .subquery()
+    )
+    rows = await transaction.connection.execute(
+        select(ranked).where(ranked.c.rank <= max(counts.values()))
+    )
+    return [
+        Coin(
+            y=row.y,
+            keyset_id=row.keyset_id,
+            counter=row.counter,
+            amount=row.amount,
+            secret=row.secret,
+            c=row.c,
+            e=row.e,
+            s=row.s,
+            input_fee_ppk=row.input_fee_ppk,
+        )
+        for row in rows
+        if row.rank <= counts[row.amount]
+    ]
+
+
+def _open(coin: Coin, wallet: Wallet) -> Proof:
+    secret = wallet.vault.open(coin.secret, table="proof", column="secret", row_id=coin.y)
+    dleq = None
+    if coin.e is not None and coin.s is not None and coin.counter is not None:
+        _, r = derive(wallet.seed, coin.keyset_id, coin.counter)
+        dleq = Dleq(e=coin.e, s=coin.s, r=r)
+    return Proof(amount=coin.amount, keyset_id=coin.keyset_id, secret=secret, c=coin.c, dleq=dleq)

@@ -1,0 +1,345 @@
+"""Mint operations: the row that is committed before every call to a mint, and its states.
+
+One operation is one body, for ever. It is `prepared` with inputs, outputs, counters and the exact
+bytes; `sent` is committed before the first POST; from then on unknown is a state, never a failure:
+only a definite answer of the mint ends it. One process drives an operation at a time, by a lease
+taken with compare-and-set; recovery finds open ones by query.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final, Literal
+
+import orjson
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from routstr.ecash.outputs import Output, blinded_messages_json, make_outputs, proofs_json
+from routstr.ecash.proof import Proof
+from routstr.ledger.commands import LostRace, RowCommand, Transaction, Wallet
+from routstr.ledger.tables import KeysetRow, Mint, MintOperation, MintOutput, ProofRow, table_of
+
+OPERATION = table_of(MintOperation)
+OUTPUT = table_of(MintOutput)
+KEYSET = table_of(KeysetRow)
+MINT = table_of(Mint)
+PROOF = table_of(ProofRow)
+
+Purpose = Literal["keep", "send", "change"]
+Kind = Literal["receive", "swap"]
+
+
+class OperationState(StrEnum):
+    """Where a call to a mint stands; `waiting` is the mint's PENDING, `watch` a day of doubt."""
+
+    PREPARED = "prepared"
+    SENT = "sent"
+    WAITING = "waiting"
+    WATCH = "watch"
+    DONE = "done"
+    FAILED = "failed"
+
+
+OPERATION_MOVES: Final[Mapping[OperationState, frozenset[OperationState]]] = {
+    OperationState.PREPARED: frozenset({OperationState.SENT}),
+    OperationState.SENT: frozenset(
+        {OperationState.WAITING, OperationState.WATCH, OperationState.DONE, OperationState.FAILED}
+    ),
+    OperationState.WAITING: frozenset(
+        {OperationState.SENT, OperationState.WATCH, OperationState.DONE, OperationState.FAILED}
+    ),
+    OperationState.WATCH: frozenset({OperationState.DONE, OperationState.FAILED}),
+    OperationState.DONE: frozenset(),
+    OperationState.FAILED: frozenset(),
+}
+OPEN_STATES: Final = tuple(state for state, moves in OPERATION_MOVES.items() if moves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A saga as a flow drives it; `outputs` and `purposes` go position by position."""
+
+    id: str
+    kind: str
+    state: OperationState
+    mint_id: str
+    mint_url: str
+    body: bytes = field(repr=False)
+    outputs: tuple[Output, ...] = field(repr=False)
+    purposes: tuple[Purpose, ...]
+    deposit_id: str | None
+    withdrawal_id: str | None
+    predecessor_id: str | None
+    attempts: int
+
+    @property
+    def inputs(self) -> tuple[dict[str, object], ...]:
+        """The proofs in the body, in NUT-00 JSON."""
+        return tuple(orjson.loads(self.body)["inputs"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to prepare: inputs, and output amounts (ascending) with what each is for."""
+
+    kind: Kind
+    mint_id: str
+    keyset_id: str
+    inputs: Sequence[Proof] | Sequence[Mapping[str, object]] = field(repr=False)
+    outputs: Sequence[tuple[int, Purpose]]
+    input_amount: int
+    fee_amount: int
+    owner: str
+    lease_s: float
+    deposit_id: str | None = None
+    withdrawal_id: str | None = None
+    predecessor_id: str | None = None
+
+
+async def prepare(transaction: Transaction, plan: Plan) -> Operation:
+    """Reserve counters, make the outputs and the bytes, write it all. Same commit as its cause."""
+    connection, wallet, now = transaction.connection, transaction.wallet, transaction.book.now
+    ordered = sorted(plan.outputs)
+    count = len(ordered)
+    reserved = await connection.execute(
+        update(KEYSET)
+        .where(KEYSET.c.id == plan.keyset_id)
+        .values(next_counter=KEYSET.c.next_counter + count)
+        .returning(KEYSET.c.next_counter)
+    )
+    first_counter = int(reserved.scalar_one()) - count
+    outputs = make_outputs(
+        wallet.seed, plan.keyset_id, first_counter, [amount for amount, _ in ordered]
+    )
+    operation_id = wallet.new_id("op")
+    body = orjson.dumps(
+        {"inputs": _inputs_json(plan.inputs), "outputs": blinded_messages_json(outputs)}
+    )
+    await connection.execute(
+        insert(OPERATION).values(
+            id=operation_id,
+            kind=plan.kind,
+            state=OperationState.PREPARED,
+            mint_id=plan.mint_id,
+            request=wallet.vault.seal(
+                body.decode(), table="mint_operation", column="request", row_id=operation_id
+            ),
+            input_amount=plan.input_amount,
+            fee_amount=plan.fee_amount,
+            deposit_id=plan.deposit_id,
+            withdrawal_id=plan.withdrawal_id,
+            predecessor_id=plan.predecessor_id,
+            lease_owner=plan.owner,
+            lease_until=now + timedelta(seconds=plan.lease_s),
+            attempts=0,
+            next_attempt_at=now,
+            created_at=now,
+        )
+    )
+    await connection.execute(
+        insert(OUTPUT),
+        [
+            {
+                "operation_id": operation_id,
+                "position": position,
+                "keyset_id": output.keyset_id,
+                "counter": output.counter,
+                "amount": output.amount,
+                "b_": output.b_,
+                "purpose": purpose,
+            }
+            for position, (output, (_, purpose)) in enumerate(zip(outputs, ordered, strict=True))
+        ],
+    )
+    return await load_operation(connection, wallet, operation_id)
+
+
+def _inputs_json(
+    inputs: Sequence[Proof] | Sequence[Mapping[str, object]],
+) -> list[Mapping[str, object]]:
+    proofs = [proof for proof in inputs if isinstance(proof, Proof)]
+    if proofs:
+        return list(proofs_json(proofs))
+    return [proof for proof in inputs if not isinstance(proof, Proof)]
+
+
+async def load_operation(
+    connection: AsyncConnection, wallet: Wallet, operation_id: str
+) -> Operation:
+    """The operation with its outputs derived anew from seed and counters (NUT-13)."""
+    row = (
+        await connection.execute(
+            select(OPERATION, MINT.c.url)
+            .join(MINT, MINT.c.id == OPERATION.c.mint_id)
+            .where(OPERATION.c.id == operation_id)
+        )
+    ).one()
+    rows = (
+        await connection.execute(
+            select(OUTPUT).where(OUTPUT.c.operation_id == operation_id).order_by(OUTPUT.c.position)
+        )
+    ).all()
+    outputs = make_outputs(
+        wallet.seed, rows[0].keyset_id, rows[0].counter, [output.amount for output in rows]
+    )
+    assert [output.b_ for output in outputs] == [output.b_ for output in rows], "another seed"
+    body = wallet.vault.open(
+        row.request, table="mint_operation", column="request", row_id=operation_id
+    )
+    return Operation(
+        id=row.id,
+        kind=row.kind,
+        state=OperationState(row.state),
+        mint_id=row.mint_id,
+        mint_url=row.url,
+        body=body.encode(),
+        outputs=outputs,
+        purposes=tuple(output.purpose for output in rows),
+        deposit_id=row.deposit_id,
+        withdrawal_id=row.withdrawal_id,
+        predecessor_id=row.predecessor_id,
+        attempts=row.attempts,
+    )
+
+
+async def move_operation(
+    transaction: Transaction,
+    operation_id: str,
+    to: OperationState,
+    *,
+    code: str | None = None,
+) -> bool:
+    """Move it, guarded by state; False when it is there already. Raises LostRace otherwise."""
+    sources = [state for state, moves in OPERATION_MOVES.items() if to in moves]
+    ending = to in {OperationState.DONE, OperationState.FAILED}
+    moved = await transaction.connection.execute(
+        update(OPERATION)
+        .where(OPERATION.c.id == operation_id, OPERATION.c.state.in_(sources))
+        .values(
+            state=to,
+            last_code=code,
+            ended_at=transaction.book.now if ending else None,
+            lease_until=None if ending else OPERATION.c.lease_until,
+        )
+    )
+    if moved.rowcount:
+        return True
+    state = await transaction.connection.scalar(
+        select(OPERATION.c.state).where(OPERATION.c.id == operation_id)
+    )
+    if state != to:
+        raise LostRace
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkSent(RowCommand[None]):
+    """Commit that the first POST is about to leave; a POST without this row never happens."""
+
+    operation_id: str
+
+    async def run(self, transaction: Transaction) -> None:
+        """prepared → sent."""
+        await move_operation(transaction, self.operation_id, OperationState.SENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postpone(RowCommand[None]):
+    """Give an operation back, unknown still, to be driven again `wait_s` from now."""
+
+    operation_id: str
+    state: OperationState
+    wait_s: float
+    code: str | None = None
+    watch_s: float | None = None
+
+    async def run(self, transaction: Transaction) -> None:
+        """Drop the lease, count the attempt; an operation that ended meanwhile stays ended."""
+        now = transaction.book.now
+        sources = [self.state, *(s for s, moves in OPERATION_MOVES.items() if self.state in moves)]
+        values: dict[str, object] = {
+            "state": self.state,
+            "lease_until": None,
+            "attempts": OPERATION.c.attempts + 1,
+            "next_attempt_at": now + timedelta(seconds=self.wait_s),
+            "last_code": self.code,
+        }
+        if self.watch_s is not None:
+            values["watch_until"] = now + timedelta(seconds=self.watch_s)
+        await transaction.connection.execute(
+            update(OPERATION)
+            .where(OPERATION.c.id == self.operation_id, OPERATION.c.state.in_(sources))
+            .values(**values)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(RowCommand[tuple[Operation, ...]]):
+    """Take the lease of open operations that are due, or of exactly one whether due or not.
+
+    `orphaned` takes leases that still run: at the start of a single-process node their owner is
+    dead. At most `limit` operations, oldest first.
+    """
+
+    owner: str
+    lease_s: float
+    limit: int = 20
+    operation_id: str | None = None
+    orphaned: bool = False
+
+    async def run(self, transaction: Transaction) -> tuple[Operation, ...]:
+        """Compare-and-set each lease; another process's winner is skipped."""
+        now, connection = transaction.book.now, transaction.connection
+        free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
+        wanted = select(OPERATION.c.id).where(OPERATION.c.state.in_(OPEN_STATES))
+        if not self.orphaned:
+            wanted = wanted.where(free)
+        if self.operation_id is not None:
+            wanted = wanted.where(OPERATION.c.id == self.operation_id)
+        elif not self.orphaned:
+            wanted = wanted.where(OPERATION.c.next_attempt_at <= now)
+        wanted = wanted.order_by(OPERATION.c.next_attempt_at).limit(self.limit)
+        if transaction.dialect == "postgresql":
+            wanted = wanted.with_for_update(skip_locked=True)
+        ids = (await connection.execute(wanted)).scalars().all()
+        if not ids:
+            return ()
+        await connection.execute(
+            update(OPERATION)
+            .where(OPERATION.c.id.in_(ids))
+            .values(lease_owner=self.owner, lease_until=now + timedelta(seconds=self.lease_s))
+        )
+        return tuple([await load_operation(connection, transaction.wallet, i) for i in ids])
+
+
+async def store_proofs(
+    transaction: Transaction,
+    operation: Operation,
+    proofs: Sequence[Proof],
+    ys: Sequence[str],
+    *,
+    withdrawal_id: str | None,
+) -> None:
+    """Write what the mint signed: `keep` and `change` as unspent, `send` as issued."""
+    seal = transaction.wallet.vault.seal
+    rows = [
+        {
+            "y": y,
+            "keyset_id": proof.keyset_id,
+            "counter": output.counter,
+            "amount": proof.amount,
+            "secret": seal(proof.secret, table="proof", column="secret", row_id=y),
+            "c": proof.c,
+            "e": None if proof.dleq is None else proof.dleq.e,
+            "s": None if proof.dleq is None else proof.dleq.s,
+            "state": "issued" if purpose == "send" else "unspent",
+            "operation_id": operation.id,
+            "withdrawal_id": withdrawal_id if purpose == "send" else None,
+        }
+        for y, proof, output, purpose in zip(
+            ys, proofs, operation.outputs, operation.purposes, strict=True
+        )
+    ]
+    await transaction.connection.execute(insert(PROOF), rows)

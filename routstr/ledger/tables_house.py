@@ -1,0 +1,169 @@
+"""The tables around the money: invoices, what is sold, the operator's house, and the jobs.
+
+Importing this module completes `tables.metadata`; migrations and tests do.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Text, UniqueConstraint
+from sqlmodel import Field
+
+from routstr.ledger.columns import Json, Money, RowNumber, SealedText, UtcTime
+from routstr.ledger.tables import Row
+
+
+class LightningInvoice(Row, table=True):
+    """An invoice of a mint quote (NUT-04/23) that pays into a key."""
+
+    __tablename__ = "lightning_invoice"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('create', 'topup')", name="purpose_known"),
+        CheckConstraint(
+            "status IN ('pending', 'settlement_pending', 'paid', 'expired', 'cancelled',"
+            " 'reconciliation_required')",
+            name="status_known",
+        ),
+    )
+    id: str = Field(primary_key=True, sa_type=Text)
+    api_key_id: str | None = Field(default=None, foreign_key="apikey.id", index=True, sa_type=Text)
+    purpose: str = Field(sa_type=Text)
+    status: str = Field(index=True, sa_type=Text)
+    mint_url: str = Field(sa_type=Text)
+    unit: str = Field(sa_type=Text)
+    amount: int = Field(sa_type=Money)
+    credit_msat: int = Field(sa_type=Money)
+    bolt11: str = Field(unique=True, sa_type=Text)
+    payment_hash: str = Field(sa_type=Text)
+    sealed_key: str | None = Field(default=None, sa_type=SealedText)
+    new_key: dict[str, object] | None = Field(default=None, sa_type=Json)
+    created_at: datetime = Field(sa_type=UtcTime)
+    expires_at: datetime = Field(sa_type=UtcTime)
+    paid_at: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class Upstream(Row, table=True):
+    """An API that is resold, with its key sealed and the operator's fee in parts per million."""
+
+    __tablename__ = "upstream"
+    id: str = Field(primary_key=True, sa_type=Text)
+    slug: str = Field(unique=True, sa_type=Text)
+    provider_type: str = Field(sa_type=Text)
+    base_url: str = Field(sa_type=Text)
+    api_key: str | None = Field(default=None, sa_type=SealedText)
+    api_version: str | None = Field(default=None, sa_type=Text)
+    enabled: bool = True
+    fee_ppm: int = Field(default=0, sa_type=Money)
+    provider_settings: dict[str, object] | None = Field(default=None, sa_type=Json)
+    created_at: datetime = Field(sa_type=UtcTime)
+    updated_at: datetime = Field(sa_type=UtcTime)
+
+
+class ModelRow(Row, table=True):
+    """A model on sale at one upstream; `facts` holds what only describes it."""
+
+    __tablename__ = "model"
+    __table_args__ = (UniqueConstraint("upstream_id", "model_id"),)
+    id: str = Field(primary_key=True, sa_type=Text)
+    upstream_id: str = Field(foreign_key="upstream.id", index=True, sa_type=Text)
+    model_id: str = Field(index=True, sa_type=Text)
+    forwarded_model_id: str = Field(sa_type=Text)
+    context_length: int = Field(sa_type=Money)
+    max_output_tokens: int = Field(sa_type=Money)
+    fee_ppm: int = Field(default=0, sa_type=Money)
+    enabled: bool = True
+    aliases: list[str] | None = Field(default=None, sa_type=Json)
+    facts: dict[str, object] | None = Field(default=None, sa_type=Json)
+    created_at: datetime = Field(sa_type=UtcTime)
+    updated_at: datetime = Field(sa_type=UtcTime)
+
+
+class PriceVersion(Row, table=True):
+    """Prices as they were from a moment on: msat per million tokens and msat per unit, integers."""
+
+    __tablename__ = "price_version"
+    id: str = Field(primary_key=True, sa_type=Text)
+    model_id: str = Field(index=True, sa_type=Text)
+    rates: dict[str, int] = Field(sa_type=Json)
+    btc_usd: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(sa_type=UtcTime)
+
+
+class Setting(Row, table=True):
+    """A value with its history: the highest `version` of a name is in force."""
+
+    __tablename__ = "setting"
+    __table_args__ = (UniqueConstraint("name", "version"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
+    name: str = Field(sa_type=Text)
+    version: int = Field(sa_type=Money)
+    value: dict[str, object] | None = Field(default=None, sa_type=Json)
+    sealed_value: str | None = Field(default=None, sa_type=SealedText)
+    changed_by: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=UtcTime)
+
+
+class AdminUser(Row, table=True):
+    """Somebody who runs the node: an argon2id hash and a sealed TOTP secret."""
+
+    __tablename__ = "admin_user"
+    id: str = Field(primary_key=True, sa_type=Text)
+    name: str = Field(unique=True, sa_type=Text)
+    password_hash: str = Field(sa_type=Text)
+    totp_secret: str | None = Field(default=None, sa_type=SealedText)
+    totp_last_step: int | None = Field(default=None, sa_type=Money)
+    created_at: datetime = Field(sa_type=UtcTime)
+    updated_at: datetime = Field(sa_type=UtcTime)
+
+
+class AdminSession(Row, table=True):
+    """A log-in or a CLI token, by the hash of its 256-bit id."""
+
+    __tablename__ = "admin_session"
+    id: str = Field(primary_key=True, sa_type=Text)
+    admin_user_id: str = Field(foreign_key="admin_user.id", index=True, sa_type=Text)
+    token_hash: str = Field(unique=True, sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    name: str | None = Field(default=None, sa_type=Text)
+    scopes: list[str] = Field(sa_type=Json)
+    created_at: datetime = Field(sa_type=UtcTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    expires_at: datetime = Field(sa_type=UtcTime)
+
+
+class Invite(Row, table=True):
+    """A code that lets somebody make a key, by its hash."""
+
+    __tablename__ = "invite"
+    id: str = Field(primary_key=True, sa_type=Text)
+    code_hash: str = Field(unique=True, sa_type=Text)
+    uses_left: int = Field(sa_type=Money)
+    created_at: datetime = Field(sa_type=UtcTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class Idempotency(Row, table=True):
+    """The first answer to an Idempotency-Key, sealed, and the fingerprint of its request (I-15)."""
+
+    __tablename__ = "idempotency"
+    scope: str = Field(primary_key=True, sa_type=Text)
+    key: str = Field(primary_key=True, sa_type=Text)
+    fingerprint: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Text)
+    status_code: int | None = Field(default=None, sa_type=Money)
+    answer: str | None = Field(default=None, sa_type=SealedText)
+    created_at: datetime = Field(sa_type=UtcTime)
+    expires_at: datetime = Field(index=True, sa_type=UtcTime)
+
+
+class JobRun(Row, table=True):
+    """The lease and the last result of one job; `lease_until` lets one process run it."""
+
+    __tablename__ = "job_run"
+    name: str = Field(primary_key=True, sa_type=Text)
+    lease_owner: str | None = Field(default=None, sa_type=Text)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcTime)
+    next_run_at: datetime = Field(sa_type=UtcTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    ok: bool | None = None
+    result: dict[str, object] | None = Field(default=None, sa_type=Json)

@@ -1,0 +1,376 @@
+"""The commands of a withdrawal: begin, issue, fail. Algorithm D of the design.
+
+Debit, chosen proofs and the sealed token are one commit when the purse has the exact coins; else
+the debit and a prepared swap are, and the swap's result stores the token. A token is stored before
+it is shown, so a lost answer loses nothing. The fee of such a swap is the withdrawer's, as a `fee`
+row of its own: a node without profit has nothing but other users' money to pay it from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from sqlalchemy import insert, select, update
+
+from routstr.core.money import msat_from_unit, unit_from_msat
+from routstr.ecash.amounts import split, split_for_float
+from routstr.ecash.proof import Proof
+from routstr.ecash.selection import choose_cover, choose_exact, worth
+from routstr.ecash.token import PROOFS_MAX, Token, encode_token_v4
+from routstr.errors import (
+    BalanceTooSmall,
+    IdempotencyMismatch,
+    MintShort,
+    NoBalance,
+    RequestsInFlight,
+)
+from routstr.ledger.book import Account, KeyRef
+from routstr.ledger.commands import LostRace, RowCommand, Transaction
+from routstr.ledger.holds import insufficient
+from routstr.ledger.purse import Drawn, draw, look
+from routstr.ledger.sagas import (
+    PROOF,
+    Operation,
+    OperationState,
+    Plan,
+    move_operation,
+    prepare,
+    store_proofs,
+)
+from routstr.ledger.tables import Withdrawal, table_of
+
+WITHDRAWAL = table_of(Withdrawal)
+
+WithdrawalStatus = Literal["pending", "completed", "failed", "claimed", "reclaimed"]
+TOKEN_PLACE: Final[Mapping[str, str]] = {"table": "withdrawal", "column": "token"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalView:
+    """A withdrawal as it stands; `amount_msat` is the token's face value, `token` its text."""
+
+    id: str
+    api_key_id: str
+    status: WithdrawalStatus
+    amount_msat: int
+    fee_msat: int
+    unit: str
+    mint_url: str
+    token: str | None = field(repr=False)
+    error_message: str | None
+    available_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawing:
+    """What became of an intent: the withdrawal, and the swap to drive if it needs one."""
+
+    withdrawal: WithdrawalView
+    operation: Operation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginWithdrawal(RowCommand[Withdrawing]):
+    """Debit a key and give out ecash of one mint; `amount` is in its unit, None empties the key.
+
+    Refuses with InvalidApiKey, NoBalance, BalanceTooSmall, RequestsInFlight (emptying while holds
+    exist), InsufficientBalance, IdempotencyMismatch, MintShort. The same idempotency key yields
+    the withdrawal there is.
+    """
+
+    withdrawal_id: str
+    caller: KeyRef
+    amount: int | None
+    unit: str
+    mint_id: str
+    mint_url: str
+    keyset_id: str
+    denominations: Sequence[int]
+    owner: str
+    lease_s: float
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The key to debit."""
+        return (self.caller,)
+
+    async def run(self, transaction: Transaction) -> Withdrawing:
+        """Find the coins, post the debit, store the token or prepare the swap."""
+        account = transaction.book.account(self.caller)
+        existing = await self._existing(transaction, account)
+        if existing is not None:
+            return Withdrawing(withdrawal=existing, operation=None)
+        self._check(account)
+        purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
+        wanted = self.amount or unit_from_msat(account.available_msat, self.unit)
+        exact = choose_exact(purse, wanted, proofs_max=PROOFS_MAX)
+        if exact is not None:
+            drawn = await draw(transaction, self.mint_id, self.unit, exact)
+            return await self._issue_now(transaction, account, drawn)
+        return await self._swap(transaction, account, purse, fee_ppk, wanted)
+
+    async def _existing(self, transaction: Transaction, account: Account) -> WithdrawalView | None:
+        if self.idempotency_key is None:
+            return None
+        row = (
+            await transaction.connection.execute(
+                select(WITHDRAWAL.c.id, WITHDRAWAL.c.fingerprint).where(
+                    WITHDRAWAL.c.api_key_id == account.id,
+                    WITHDRAWAL.c.idempotency_key == self.idempotency_key,
+                )
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.fingerprint != self.fingerprint:
+            raise IdempotencyMismatch
+        return await view_withdrawal(transaction, row.id, account)
+
+    def _check(self, account: Account) -> None:
+        if self.amount is None:
+            if account.reserved_msat:
+                raise RequestsInFlight
+            if account.available_msat == 0:
+                raise NoBalance
+            if unit_from_msat(account.available_msat, self.unit) == 0:
+                raise BalanceTooSmall
+        elif msat_from_unit(self.amount, self.unit) > account.available_msat:
+            raise insufficient(account, msat_from_unit(self.amount, self.unit))
+
+    async def _issue_now(
+        self, transaction: Transaction, account: Account, drawn: Drawn
+    ) -> Withdrawing:
+        token = seal_token(transaction, self.withdrawal_id, self.mint_url, self.unit, drawn.proofs)
+        account = await self._debit(transaction, account, drawn.amount, 0, "completed", token)
+        await transaction.connection.execute(
+            update(PROOF)
+            .where(PROOF.c.y.in_(drawn.ys), PROOF.c.state == "reserved")
+            .values(state="issued", withdrawal_id=self.withdrawal_id)
+        )
+        view = await view_withdrawal(transaction, self.withdrawal_id, account)
+        return Withdrawing(withdrawal=view, operation=None)
+
+    async def _swap(
+        self,
+        transaction: Transaction,
+        account: Account,
+        purse: Mapping[int, int],
+        fee_ppk: int,
+        wanted: int,
+    ) -> Withdrawing:
+        spendable = unit_from_msat(account.available_msat, self.unit)
+        cover = choose_cover(purse, wanted, fee_ppk=fee_ppk)
+        if cover is None and self.amount is None:
+            cover = dict(purse) if worth(purse) >= wanted else None
+        if cover is None:
+            raise MintShort
+        drawn = await draw(transaction, self.mint_id, self.unit, cover)
+        amount = wanted if self.amount is not None else min(wanted, spendable - drawn.fee_amount)
+        if amount < 1:
+            raise BalanceTooSmall("The mint's fee is higher than the balance.")
+        if amount + drawn.fee_amount > spendable:
+            raise insufficient(account, msat_from_unit(amount + drawn.fee_amount, self.unit))
+        kept = drawn.amount - amount - drawn.fee_amount
+        if kept < 0:
+            raise MintShort
+        account = await self._debit(transaction, account, amount, drawn.fee_amount, "pending", None)
+        operation = await prepare(
+            transaction,
+            Plan(
+                kind="swap",
+                mint_id=self.mint_id,
+                keyset_id=self.keyset_id,
+                inputs=drawn.proofs,
+                outputs=[
+                    *((part, "send") for part in split(amount)),
+                    *((part, "keep") for part in split_for_float(kept, self.denominations)),
+                ],
+                input_amount=drawn.amount,
+                fee_amount=drawn.fee_amount,
+                owner=self.owner,
+                lease_s=self.lease_s,
+                withdrawal_id=self.withdrawal_id,
+            ),
+        )
+        await transaction.connection.execute(
+            update(PROOF).where(PROOF.c.y.in_(drawn.ys)).values(operation_id=operation.id)
+        )
+        view = await view_withdrawal(transaction, self.withdrawal_id, account)
+        return Withdrawing(withdrawal=view, operation=operation)
+
+    async def _debit(
+        self,
+        transaction: Transaction,
+        account: Account,
+        amount: int,
+        fee_amount: int,
+        status: WithdrawalStatus,
+        token: str | None,
+    ) -> Account:
+        amount_msat = msat_from_unit(amount, self.unit)
+        fee_msat = msat_from_unit(fee_amount, self.unit)
+        now = transaction.book.now
+        await transaction.connection.execute(
+            insert(WITHDRAWAL).values(
+                id=self.withdrawal_id,
+                api_key_id=account.id,
+                amount=amount_msat,
+                fee_amount=fee_msat,
+                token=token,
+                mint_url=self.mint_url,
+                unit=self.unit,
+                status=status,
+                created_at=now,
+                completed_at=now if status == "completed" else None,
+                retry_count=0,
+                idempotency_key=self.idempotency_key,
+                fingerprint=self.fingerprint,
+            )
+        )
+        post = transaction.book.post
+        account = post(account, -amount_msat, "withdrawal", f"withdrawal:{self.withdrawal_id}")
+        if fee_msat:
+            account = post(
+                account,
+                -fee_msat,
+                "fee",
+                f"withdrawal-fee:{self.withdrawal_id}",
+                description="Mint fee",
+            )
+        return account
+
+
+def seal_token(
+    transaction: Transaction,
+    withdrawal_id: str,
+    mint_url: str,
+    unit: str,
+    proofs: Sequence[Proof],
+) -> str:
+    """The token of those proofs, DLEQs included, sealed for its withdrawal's row."""
+    ordered = tuple(sorted(proofs, key=lambda proof: proof.amount))
+    token = Token(mint_url=mint_url, unit=unit, proofs=ordered, memo=None)
+    text = encode_token_v4(token, include_dleq=True)
+    return transaction.wallet.vault.seal(text, **TOKEN_PLACE, row_id=withdrawal_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueWithdrawal(RowCommand[WithdrawalView]):
+    """The swap is done: spend its inputs, store its outputs and the token, in one commit."""
+
+    operation: Operation = field(repr=False)
+    api_key_id: str
+    proofs: Sequence[Proof] = field(repr=False)
+    ys: Sequence[str] = field(repr=False)
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The key that was debited."""
+        return (KeyRef(id=self.api_key_id),)
+
+    async def run(self, transaction: Transaction) -> WithdrawalView:
+        """sent → done, pending → completed."""
+        account = transaction.book.account(KeyRef(id=self.api_key_id))
+        withdrawal_id = self.operation.withdrawal_id
+        assert withdrawal_id is not None
+        view = await view_withdrawal(transaction, withdrawal_id, account)
+        if view.status != "pending":
+            return view
+        await move_operation(transaction, self.operation.id, OperationState.DONE)
+        await transaction.connection.execute(
+            update(PROOF)
+            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
+            .values(state="spent")
+        )
+        await store_proofs(
+            transaction, self.operation, self.proofs, self.ys, withdrawal_id=withdrawal_id
+        )
+        sent = [
+            proof
+            for proof, purpose in zip(self.proofs, self.operation.purposes, strict=True)
+            if purpose == "send"
+        ]
+        token = seal_token(transaction, withdrawal_id, view.mint_url, view.unit, sent)
+        await _finish(transaction, withdrawal_id, {"status": "completed", "token": token})
+        return await view_withdrawal(transaction, withdrawal_id, account)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailWithdrawal(RowCommand[WithdrawalView]):
+    """A safe refusal of the mint: give the coins back to the purse and the money to the key."""
+
+    operation: Operation = field(repr=False)
+    api_key_id: str
+    code: str
+    message: str
+
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The key to refund."""
+        return (KeyRef(id=self.api_key_id),)
+
+    async def run(self, transaction: Transaction) -> WithdrawalView:
+        """sent → failed, pending → failed, one refund row."""
+        account = transaction.book.account(KeyRef(id=self.api_key_id))
+        withdrawal_id = self.operation.withdrawal_id
+        assert withdrawal_id is not None
+        view = await view_withdrawal(transaction, withdrawal_id, account)
+        if view.status != "pending":
+            return view
+        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        await transaction.connection.execute(
+            update(PROOF)
+            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
+            .values(state="unspent", operation_id=None)
+        )
+        account = transaction.book.post(
+            account,
+            view.amount_msat + view.fee_msat,
+            "refund",
+            f"refund:{withdrawal_id}",
+            description="Withdrawal failed",
+        )
+        await _finish(
+            transaction, withdrawal_id, {"status": "failed", "error_message": self.message}
+        )
+        return await view_withdrawal(transaction, withdrawal_id, account)
+
+
+async def _finish(
+    transaction: Transaction, withdrawal_id: str, values: Mapping[str, object]
+) -> None:
+    ended = await transaction.connection.execute(
+        update(WITHDRAWAL)
+        .where(WITHDRAWAL.c.id == withdrawal_id, WITHDRAWAL.c.status == "pending")
+        .values(completed_at=transaction.book.now, **values)
+    )
+    if ended.rowcount != 1:
+        raise LostRace
+
+
+async def view_withdrawal(
+    transaction: Transaction, withdrawal_id: str, account: Account
+) -> WithdrawalView:
+    """The withdrawal with its token opened."""
+    row = (
+        await transaction.connection.execute(
+            select(WITHDRAWAL).where(WITHDRAWAL.c.id == withdrawal_id)
+        )
+    ).one()
+    token = None
+    if row.token is not None:
+        token = transaction.wallet.vault.open(row.token, **TOKEN_PLACE, row_id=row.id)
+    return WithdrawalView(
+        id=row.id,
+        api_key_id=row.api_key_id,
+        status=row.status,
+        amount_msat=row.amount,
+        fee_msat=row.fee_amount,
+        unit=row.unit,
+        mint_url=row.mint_url,
+        token=token,
+        error_message=row.error_message,
+        available_msat=account.available_msat,
+    )
