@@ -1,0 +1,285 @@
+"""Metering an answer while its bytes pass (contract section 6, guarantees I-21).
+
+Laws: bytes out are bytes in, less or plus the events the contract names; how the bytes were
+chunked changes neither them nor the tally; the last usage seen counts, never a sum.
+
+Held back until settlement: the event with `finish_reason`, the usage event if the client asked
+for usage (else it is dropped), what trails them without output, and `[DONE]`.
+"""
+
+from typing import Final
+
+import orjson
+
+from routstr.core.answer import INSANE, Piece, json_object, read_piece
+from routstr.core.outcome import Tally, output_tokens_of
+from routstr.core.pricing import Usage
+from routstr.core.receipt import add_usage, splice_cost, usage_in
+from routstr.core.sse import EVENT_BYTES_MAX, EventSplitter, EventTooLarge, data_of, with_data
+
+DONE_EVENT: Final = b"data: [DONE]\n\n"
+_DONE: Final = b"[DONE]"
+
+
+def meter_body(body: bytes, *, usage_cap: int) -> Tally:
+    """The tally of a whole JSON answer; of one that is no JSON object, only that."""
+    value = json_object(body)
+    if value is None:
+        return Tally(malformed_events=1)
+    piece = read_piece(value, part="message", usage_cap=usage_cap)
+    return Tally(
+        usage=None if piece.usage is INSANE else piece.usage,
+        usage_insane=piece.usage is INSANE,
+        finish_seen=bool(piece.finished),
+        done_seen=True,
+        output_seen=piece.output_seen,
+        output_text_bytes=piece.output_text_bytes,
+        error_seen=piece.is_error,
+    )
+
+
+class ChatStreamMeter:
+    """The meter of one chat stream: `feed` each chunk, `close` at its end, then one of the ends.
+
+    `usage_cap` is the most tokens a sane usage reports (`Quote.usage_cap`).
+    """
+
+    def __init__(
+        self, *, usage_asked: bool, usage_cap: int, event_bytes_max: int = EVENT_BYTES_MAX
+    ) -> None:
+        self._usage_asked = usage_asked
+        self._usage_cap = usage_cap
+        self._held_bytes_max = event_bytes_max
+        self._splitter = EventSplitter(event_bytes_max=event_bytes_max)
+        self._held = _Held()
+        self._done_event = DONE_EVENT
+        self._is_over = False
+        # what was seen
+        self._first: dict[str, object] = {}
+        self._open: set[int] = set()
+        self._finished: set[int] = set()
+        self._usage: Usage | None = None
+        self._usage_insane = False
+        self._usage_data: bytes | None = None
+        self._done_seen = False
+        self._output_seen = False
+        self._output_text_bytes = 0
+        self._malformed_events = 0
+        self._bytes_out = 0
+        self.error: object = None  # the upstream's own error object: redact before showing
+
+    # ── while it runs ─────────────────────────────────────────────────────────────────────────
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take a chunk of the upstream's bytes and give those to hand on now.
+
+        Raises EventTooLarge, whose `ready` is what may still be handed on: the stream is cut.
+        """
+        if self._is_over:
+            return b""
+        out = bytearray()
+        try:
+            for event in self._splitter.feed(chunk):
+                out += self._take(event)
+                if self._is_over:
+                    break
+        except EventTooLarge as error:
+            self._is_over = True
+            raise EventTooLarge(self._given(bytes(out))) from error
+        return self._given(bytes(out))
+
+    def close(self) -> bytes:
+        """Say that the upstream's bytes have ended; gives the last to hand on. Call before `tally`.
+
+        A last event without its empty line counts if it is complete otherwise; half an event is
+        dropped, as every client drops it (WHATWG HTML 9.2.6).
+        """
+        tail = self._splitter.flush()
+        if self._is_over or not tail:
+            return b""
+        event = tail + (b"\n" if tail.endswith((b"\n", b"\r")) else b"\n\n")
+        data = data_of(event)
+        if data is None or (data.strip() != _DONE and json_object(data) is None):
+            return b""
+        return self._given(self._take(event))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more counts: `[DONE]`, an error or an oversized event was seen."""
+        return self._is_over
+
+    @property
+    def finish_seen(self) -> bool:
+        """Whether a `finish_reason` was seen, so that a drain for usage is worth its wait."""
+        return bool(self._finished)
+
+    @property
+    def output_tokens_estimate(self) -> int:
+        """Output tokens so far: our count, or the upstream's running one if that is higher."""
+        reported = self._usage.output_tokens if self._usage else 0
+        return max(output_tokens_of(self._output_text_bytes), reported)
+
+    @property
+    def tally(self) -> Tally:
+        """What was seen so far."""
+        return Tally(
+            usage=self._usage,
+            usage_insane=self._usage_insane,
+            finish_seen=self.finish_seen,
+            done_seen=self._done_seen,
+            output_seen=self._output_seen,
+            output_text_bytes=self._output_text_bytes,
+            malformed_events=self._malformed_events,
+            error_seen=self.error is not None,
+            bytes_out=self._bytes_out,
+        )
+
+    # ── how it ends ───────────────────────────────────────────────────────────────────────────
+
+    def finish(self, cost: bytes | None, comment: bytes, *, usage: bytes | None = None) -> bytes:
+        """The end of a stream in good order: what was held with the cost, the comment, `[DONE]`.
+
+        `cost` comes from `cost_members`; `usage` stands in if the upstream reported none. Asked
+        for, the cost goes where the usage is; else into the event with `finish_reason`. Without
+        either event there is only the comment.
+        """
+        held = self._held.events
+        place = self._held.finish_at
+        if self._usage_asked and self._held.usage_at is not None:
+            place = self._held.usage_at
+        if cost is not None and place is not None:
+            held[place] = self._with_cost(held[place], cost, usage)
+        return self._given(self._held.release() + comment + self._done_event)
+
+    def clean_end(self, usage: bytes, cost: bytes, comment: bytes) -> bytes:
+        """The end that the node makes when the key's money ends: `finish_reason: "length"`.
+
+        `usage` is the usage object to tell, `cost` comes from `cost_members`.
+        """
+        choices = [
+            {"index": index, "delta": {}, "finish_reason": "length"}
+            for index in sorted(self._open - self._finished or {0})
+        ]
+        last = orjson.dumps({**self._identity(), "choices": choices})
+        if self._usage_asked:
+            usage_chunk = orjson.dumps({**self._identity(), "choices": []})
+            events = _event(last) + _event(splice_cost(add_usage(usage_chunk, usage), cost))
+        else:
+            events = _event(splice_cost(add_usage(last, usage), cost))
+        return self._given(self._held.release() + events + comment + DONE_EVENT)
+
+    def error_end(self, error_json: bytes, comment: bytes) -> bytes:
+        """The end after a failure: what was held, the comment, `error_json` (`{"error":{…}}`)."""
+        return self._given(self._held.release() + comment + _event(error_json))
+
+    # ── one event ─────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, event: bytes) -> bytes:
+        """Count an event; gives what to hand on now."""
+        data = data_of(event)
+        if data is None or not data.strip():
+            return self._trail(event)
+        if data.strip() == _DONE:
+            self._done_seen = self._is_over = True
+            self._done_event = event
+            return b""
+        value = json_object(data)
+        if value is None:
+            self._malformed_events += 1
+            return self._held.release() + event
+        piece = read_piece(value, part="delta", usage_cap=self._usage_cap)
+        is_usage_only = self._is_usage_only(piece)
+        self._count(piece, value, data)
+        if piece.is_error:
+            self.error, self._is_over = value["error"], True
+            return b""
+        if piece.finished:
+            released = self._held.release()
+            self._held.hold_finish(event, has_usage=piece.usage is not None)
+            return released
+        if is_usage_only:
+            if not self._usage_asked:
+                return b""
+            self._held.hold_usage(event)
+            return self._held.release_over(self._held_bytes_max)
+        return self._held.release() + event if piece.output_seen else self._trail(event)
+
+    def _is_usage_only(self, piece: Piece) -> bool:
+        """Whether the event is there for its usage alone: no choices, or only ended ones."""
+        return piece.usage is not None and not piece.output_seen and piece.indexes <= self._finished
+
+    def _trail(self, event: bytes) -> bytes:
+        """Hand on an event without output, behind what is held."""
+        if not self._held.events:
+            return event
+        self._held.hold(event)
+        return self._held.release_over(self._held_bytes_max)
+
+    def _count(self, piece: Piece, value: dict[str, object], data: bytes) -> None:
+        if not self._first and piece.indexes:
+            self._first = {name: value.get(name) for name in ("id", "created", "model")}
+        self._open |= piece.indexes
+        self._finished |= piece.finished
+        self._output_seen = self._output_seen or piece.output_seen
+        self._output_text_bytes += piece.output_text_bytes
+        if piece.usage is INSANE:
+            self._usage, self._usage_insane, self._usage_data = None, True, None
+        elif piece.usage is not None:
+            self._usage, self._usage_insane, self._usage_data = piece.usage, False, data
+
+    def _with_cost(self, event: bytes, cost: bytes, usage: bytes | None) -> bytes:
+        data = data_of(event) or b""
+        if not (self._usage_asked and usage_in(data)):
+            reported = usage_in(self._usage_data) if self._usage_data else None
+            shown = reported or usage
+            data = add_usage(data, shown) if shown else data
+        return with_data(event, splice_cost(data, cost))
+
+    def _identity(self) -> dict[str, object]:
+        return {"object": "chat.completion.chunk", **self._first}
+
+    def _given(self, out: bytes) -> bytes:
+        self._bytes_out += len(out)
+        return out
+
+
+class _Held:
+    """The events held back, in order, and which of them can carry the cost."""
+
+    __slots__ = ("_bytes", "events", "finish_at", "usage_at")
+
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        self._bytes = 0
+        self.finish_at: int | None = None
+        self.usage_at: int | None = None
+
+    def hold_finish(self, event: bytes, *, has_usage: bool) -> None:
+        self.finish_at = len(self.events)
+        if has_usage:
+            self.usage_at = self.finish_at
+        self.hold(event)
+
+    def hold_usage(self, event: bytes) -> None:
+        self.usage_at = len(self.events)
+        self.hold(event)
+
+    def hold(self, event: bytes) -> None:
+        self.events.append(event)
+        self._bytes += len(event)
+
+    def release(self) -> bytes:
+        """Everything held, which is then held no more."""
+        out = b"".join(self.events)
+        self.events.clear()
+        self._bytes = 0
+        self.finish_at = self.usage_at = None
+        return out
+
+    def release_over(self, bytes_max: int) -> bytes:
+        """Everything, if it is more than `bytes_max`: an endless trail must not fill the memory."""
+        return self.release() if self._bytes > bytes_max else b""
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
