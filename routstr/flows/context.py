@@ -1,0 +1,225 @@
+"""What every flow is given: ledger, mints, upstream, clock, ids, limits.
+
+There is no other state. A flow takes `ctx` and values, and what it leaves behind is in the
+database; the few things that live in memory (tasks, running holds, recent early leaves) are
+objects here, owned by the composition root.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from routstr.core.pricing import Model
+from routstr.errors import InvalidModel, RateLimited
+from routstr.gateways.mint import MintClient
+from routstr.gateways.upstream import UpstreamClient
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import Database
+from routstr.ledger.executor import Clock, LedgerExecutor
+
+log = structlog.get_logger()
+
+Failpoint = Callable[[str], None]
+"""Called by name on both sides of every await on money; does nothing outside the test harness."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds flows keep; the settings of the same names explain them."""
+
+    upstream_connect_timeout_s: float
+    upstream_first_byte_timeout_s: float
+    upstream_idle_timeout_s: float
+    upstream_total_timeout_s: float
+    client_stall_timeout_s: float
+    drain_timeout_s: float
+    keep_alive_after_s: float
+    shutdown_grace_s: float
+    hold_lease_s: float
+    hold_renew_s: float
+    hold_owner_silent_s: float
+    output_slice_tokens: int
+    early_leaves_max: int
+    early_leaves_window_s: float
+    json_depth_max: int
+    answer_bytes_max: int
+    sse_event_bytes_max: int
+    stream_queue_chunks_max: int
+    stream_queue_bytes_max: int
+    token_header_bytes_max: int
+    token_body_bytes_max: int
+    idempotency_key_chars_max: int
+    mint_lease_s: float
+    mint_watch_s: float
+    keyset_refresh_s: float
+    sealed_key_ttl_s: float
+    token_credential_ttl_s: float
+    refund_ttl_s: int
+    operation_wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the node says of itself (`/`, `/v1/info`)."""
+
+    name: str
+    description: str
+    version: str
+    npub: str | None
+    http_url: str | None
+    onion_url: str | None
+    mints: tuple[str, ...]
+    body_bytes_max: int
+    btc_usd_text: str
+    upstream_name: str
+
+
+class Catalog:
+    """The models on sale, by id."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        """Keep them in their given order."""
+        self._models = {model.id: model for model in models}
+
+    def find(self, model_id: str) -> Model:
+        """The model of that id. Raises InvalidModel."""
+        model = self._models.get(model_id)
+        if model is None:
+            raise InvalidModel(param="model")
+        return model
+
+    def all(self) -> tuple[Model, ...]:
+        """Every model."""
+        return tuple(self._models.values())
+
+
+class TaskOwner:
+    """Starts the tasks that must outlive a request, and awaits them all at the end."""
+
+    def __init__(self) -> None:
+        """No task yet."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """How many are running."""
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
+        """Run `work` until it ends by itself; an error in it is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for all; cancel those that take longer, and wait for them too."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", task=task.get_name(), exc_info=task.exception())
+
+
+class RunningHold(Protocol):
+    """A request in progress, as the renewal and the shutdown see it."""
+
+    @property
+    def api_key_id(self) -> str:
+        """Whose money it holds."""
+        ...
+
+    def stop(self) -> None:
+        """End it soon, as `node_stopped`."""
+        ...
+
+
+class RunningHolds:
+    """The holds this process is alive for; their leases are renewed together."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._holds: dict[str, RunningHold] = {}
+
+    def add(self, hold_id: str, running: RunningHold) -> None:
+        """From now on renew this one."""
+        self._holds[hold_id] = running
+
+    def remove(self, hold_id: str) -> None:
+        """It has ended."""
+        self._holds.pop(hold_id, None)
+
+    def keys(self) -> Mapping[str, str]:
+        """Key id by hold id."""
+        return {hold_id: running.api_key_id for hold_id, running in self._holds.items()}
+
+    def stop(self, hold_ids: Iterable[str] | None = None) -> None:
+        """Tell those, or all, to end."""
+        for hold_id in list(self._holds) if hold_ids is None else list(hold_ids):
+            running = self._holds.get(hold_id)
+            if running is not None:
+                running.stop()
+
+
+class EarlyLeaves:
+    """Free early leaves per key, rationed (guarantees, section 2): a count in a sliding window."""
+
+    def __init__(self, *, leaves_max: int, window_s: float, now_s: Callable[[], float]) -> None:
+        """`now_s` is a monotonic clock."""
+        self._leaves_max = leaves_max
+        self._window_s = window_s
+        self._now_s = now_s
+        self._leaves: dict[str, list[float]] = {}
+
+    def note(self, key: str) -> None:
+        """One more."""
+        self._leaves[key] = [*self._recent(key), self._now_s()]
+
+    def check(self, key: str) -> None:
+        """Raises RateLimited when the ration is used up."""
+        recent = self._recent(key)
+        if len(recent) >= self._leaves_max:
+            wait_s = int(recent[0] + self._window_s - self._now_s()) + 1
+            raise RateLimited(
+                "Too many requests were abandoned before their first byte.", retry_after_s=wait_s
+            )
+
+    def _recent(self, key: str) -> list[float]:
+        oldest_s = self._now_s() - self._window_s
+        recent = [at_s for at_s in self._leaves.get(key, ()) if at_s > oldest_s]
+        if recent:
+            self._leaves[key] = recent
+        else:
+            self._leaves.pop(key, None)
+        return recent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Everything a flow may use. `owner` names this process in leases."""
+
+    ledger: LedgerExecutor
+    database: Database
+    wallet: Wallet = field(repr=False)
+    mints: MintClient
+    upstream: UpstreamClient
+    catalog: Catalog
+    clock: Clock
+    monotonic_s: Callable[[], float]
+    new_id: Callable[[str], str]
+    new_api_key: Callable[[], str]
+    owner: str
+    limits: Limits
+    facts: NodeFacts
+    tasks: TaskOwner
+    holds: RunningHolds
+    early_leaves: EarlyLeaves
+    failpoint: Failpoint
