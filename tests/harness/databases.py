@@ -1,17 +1,17 @@
 """Fixtures of migrated, empty databases on both engines, each a clone made for one test."""
 
+import asyncio
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from demo.process import ROOT
-from tests.harness.postgres import EmbeddedPostgres, Postgres, environment, installed_programs
+from routstr.ledger.migrate import migrate
+from tests.harness.postgres import EmbeddedPostgres, Postgres, installed_programs
 
 SQLITE: Final = "sqlite+aiosqlite:///"
 
@@ -34,7 +34,7 @@ def postgres_server() -> Iterator[Postgres]:
 def postgres_template(postgres_server: Postgres) -> Iterator[str]:
     """A database migrated once; clone it, never connect to it."""
     url = postgres_server.create_database()
-    migrate(url)
+    run_migrations(url)
     yield url
     postgres_server.drop_database(url)
 
@@ -43,7 +43,7 @@ def postgres_template(postgres_server: Postgres) -> Iterator[str]:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file migrated once; copy it, never open it."""
     path = tmp_path_factory.mktemp("template") / "routstr.db"
-    migrate(SQLITE + str(path))
+    run_migrations(SQLITE + str(path))
     return path
 
 
@@ -71,15 +71,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-def migrate(url: str, *, revision: str = "head") -> None:
-    """Bring a database of either engine to a revision, through the very command operators use."""
-    settings = {"ROUTSTR_DATABASE_URL": url, "ROUTSTR_CASHU_MINTS": "https://mint.example.com"}
-    verb = "downgrade" if revision.startswith("-") or revision == "base" else "upgrade"
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", verb, revision],
-        env=dict(environment()) | settings,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+def run_migrations(url: str) -> None:
+    """Bring a database of either engine to the newest revision, as the node does when it starts."""
+    with ThreadPoolExecutor(1) as thread:  # the main thread's event loops are the tests' own
+        thread.submit(asyncio.run, migrate(url)).result()
