@@ -1,0 +1,59 @@
+"""The headers that cross the node, built from scratch in both directions (guarantees.md SR-9).
+
+Nothing is copied and then cleaned: a header that is not named here does not exist.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from routstr.errors import InvalidParameter
+from routstr.log import Secret
+
+UP: Final = ("accept", "content-type")
+DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
+VALUE_CHARS_MAX: Final = 1_024
+JSON: Final = "application/json"
+
+
+def headers_up(given: Mapping[str, str], api_key: Secret) -> dict[str, str]:
+    """What the upstream sees: `UP` from `given` (names in any case), our key, no compression.
+
+    A name given twice in different spelling, or a value with CR, LF, NUL, another control or
+    non-ASCII character, raises InvalidParameter (400).
+    """
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        lower = name.lower()
+        if lower not in UP:
+            continue
+        if lower in found or not is_clean_value(value):
+            raise InvalidParameter("A header has a value this node cannot forward.", param=lower)
+        found[lower] = value
+    return {
+        "content-type": JSON,
+        **found,
+        "accept-encoding": "identity",
+        "authorization": f"Bearer {api_key.reveal()}",
+    }
+
+
+def headers_down(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What the client may see of the upstream's headers: `DOWN`, first value, clean ones only."""
+    found: dict[str, str] = {}
+    for name, value in given:
+        lower = name.lower()
+        if lower in DOWN and lower not in found and is_clean_value(value):
+            found[lower] = value
+    return found
+
+
+def is_plain_encoding(content_encoding: str | None) -> bool:
+    """Is the body sent as it is? We ask for `identity`; an upstream may answer otherwise."""
+    return content_encoding is None or content_encoding.strip().lower() in ("", "identity")
+
+
+def is_clean_value(value: str) -> bool:
+    """Visible ASCII, space and tab, bounded (RFC 9110 §5.5 without obs-text)."""
+    if len(value) > VALUE_CHARS_MAX:
+        return False
+    return all(" " <= char <= "~" or char == "\t" for char in value)
