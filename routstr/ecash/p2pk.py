@@ -23,9 +23,7 @@ from routstr.ecash.secret import Nut10Secret
 
 P2PK_KIND: Final = "P2PK"
 QUOTE_DOMAIN: Final = b"Cashu_MintQuoteSig_v1"
-KNOWN_TAGS: Final = frozenset(
-    {"sigflag", "n_sigs", "locktime", "refund", "pubkeys", "n_sigs_refund"}
-)
+KNOWN_TAGS: Final = frozenset({"sigflag", "n_sigs", "locktime", "refund", "pubkeys"})
 _NO_RANDOMNESS: Final = bytes(32)
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
