@@ -124,6 +124,14 @@ def test_invalid_points_are_typed_errors(point: str) -> None:
         bdhke.unblind(point, R, bdhke.public_key(KEY))
 
 
+@pytest.mark.parametrize("head", ["04", "06", "07"])
+def test_only_compressed_points_are_points(head: str) -> None:
+    x, y = bdhke._point(bdhke.hash_to_curve(b"")).point()
+    if head != "04":
+        head = "07" if y % 2 else "06"
+    assert not bdhke.is_point(f"{head}{x:064x}{y:064x}")
+
+
 @pytest.mark.parametrize(
     "scalar", ["", "1", "00" * 32, f"{bdhke.ORDER:064x}", "ff" * 32, "AB" * 32, "01" * 33]
 )

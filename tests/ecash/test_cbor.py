@@ -83,6 +83,15 @@ def test_what_is_not_plain_is_refused(data: str) -> None:
         cbor.decode(bytes.fromhex(data))
 
 
+@pytest.mark.parametrize(
+    "data",
+    ["c000", "8201c24101", "d8236161", "9f01ff", "5f4101ff", "1c" + "00" * 16, "1e" + "00" * 64],
+)
+def test_tags_and_lengths_without_end_never_reach_cbor2(data: str) -> None:
+    with pytest.raises(InvalidCbor, match="tags and indefinite"):
+        cbor.check_shape(bytes.fromhex(data))
+
+
 def test_depth_ends_at_8() -> None:
     assert cbor.decode(b"\x81" * DEPTH_MAX + b"\x00") is not None
     with pytest.raises(InvalidCbor, match="deep"):

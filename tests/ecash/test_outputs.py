@@ -127,6 +127,7 @@ def test_change_names_its_own_amounts(signer: SigningKeyset) -> None:
 def test_a_mint_sees_no_r_and_no_dleq(signer: SigningKeyset) -> None:
     outputs, signatures = exchange(signer)
     messages = blinded_messages_json(outputs)
+    assert outputs[0].message().b_ == messages[0]["B_"]
     assert messages[0] == {"amount": 1, "id": signer.keyset.id, "B_": outputs[0].b_}
     proofs = unblind_all(outputs, signatures, signer.keyset, require_dleq=True)
     inputs = proofs_json([proofs[0], replace(proofs[1], witness="{}")])

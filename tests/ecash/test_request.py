@@ -236,6 +236,8 @@ def test_nostr_addresses_of_nip_19() -> None:
     assert tlv.nostr_address(key, ()) == npub
     profile = tlv.nostr_address(key, ("wss://a", "wss://b"))
     assert tlv.nostr_target(profile) == (key, ("wss://a", "wss://b"))
+    newer = b"\x09\x01x" + b"\x00\x20" + key
+    assert tlv.nostr_target(bech32.encode("nprofile", newer, bech32.Checksum.BECH32)) == (key, ())
 
 
 @pytest.mark.parametrize(
