@@ -7,23 +7,20 @@ import cbor2
 import pytest
 
 from routstr.ecash import bdhke, p2pk
-from routstr.ecash.proof import Dleq, Keyset, Proof
+from routstr.ecash.proof import Dleq, Proof
 from routstr.ecash.token import (
     BODY_BYTES_MAX,
     PROOFS_MAX,
     Token,
-    UnknownKeyset,
     decode_token,
     encode_token_v3,
     encode_token_v4,
-    resolve_ids,
 )
 from routstr.errors import InvalidToken, TokenZeroValue
 
 Fields = dict[str, Any]
 POINT = bdhke.hash_to_curve(b"")
 ID = "009a1f293253e41e"
-LONG_ID = "01" + "ab" * 32
 DLEQ = Dleq(e="11" * 32, s="22" * 32, r="33" * 32)
 
 
@@ -373,48 +370,6 @@ def test_messages_never_hold_the_token() -> None:
         assert hidden not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
-
-
-# ── keysets ───────────────────────────────────────────────────────────────────────────────────
-
-
-def keyset(name: str, *, unit: str = "sat") -> Keyset:
-    return Keyset(
-        id=name,
-        unit=unit,
-        active=False,
-        input_fee_ppk=0,
-        final_expiry=None,
-        keys={1: POINT, 2: POINT},
-    )
-
-
-def test_short_ids_become_full_ones() -> None:
-    token = Token(mint_url="https://m", unit="sat", proofs=proofs(2, LONG_ID) + proofs(3)[2:])
-    short = read(encode_token_v4(token, short_ids=True))
-    assert [proof.keyset_id for proof in short.proofs] == [LONG_ID[:16], LONG_ID[:16], ID]
-    assert resolve_ids(short, [keyset(ID), keyset(LONG_ID)]) == token
-    assert resolve_ids(token, [keyset(ID), keyset(LONG_ID)]) == token
-
-
-def test_keysets_that_are_not_known_are_a_class_of_their_own() -> None:
-    token = Token(mint_url="https://m", unit="sat", proofs=proofs(1, LONG_ID[:16]))
-    with pytest.raises(UnknownKeyset):
-        resolve_ids(token, [keyset(ID)])
-    with pytest.raises(UnknownKeyset):
-        resolve_ids(replace(token, proofs=proofs(1)), [])
-    with pytest.raises(InvalidToken, match="several"):
-        resolve_ids(token, [keyset(LONG_ID), keyset(LONG_ID[:16] + "cd" * 25)])
-
-
-def test_unit_and_amounts_are_the_keysets() -> None:
-    token = Token(mint_url="https://m", unit="sat", proofs=proofs(1))
-    assert resolve_ids(token, [keyset(ID)]) == token
-    with pytest.raises(InvalidToken, match="unit"):
-        resolve_ids(token, [keyset(ID, unit="msat")])
-    four = replace(token, proofs=(replace(token.proofs[0], amount=4),))
-    with pytest.raises(InvalidToken, match="amount"):
-        resolve_ids(four, [keyset(ID)])
 
 
 def test_a_locked_secret_passes() -> None:
