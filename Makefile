@@ -15,7 +15,7 @@ comma := ,
 BIN := .venv/bin
 NODE := .venv/.stamp
 MINT := .venv-mint/.stamp
-PIP := -m pip --disable-pip-version-check --quiet
+PIP := -m pip --disable-pip-version-check -qq
 ALEMBIC := $(BIN)/python -m alembic
 
 ##@ Use it
