@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import structlog
 
 from routstr.core.pricing import Model
-from routstr.errors import InvalidModel, RateLimited
+from routstr.errors import InvalidModel, RateLimited, RoutstrError
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
 from routstr.ledger.executor import Clock, LedgerExecutor
+from routstr.ledger.reads_ecash import MintRow
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class NodeFacts:
     http_url: str | None
     onion_url: str | None
     mints: tuple[str, ...]
+    allow_loopback_http: bool
     body_bytes_max: int
     btc_usd_text: str
     upstream_name: str
@@ -108,7 +110,7 @@ class TaskOwner:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
-        """Run `work` until it ends by itself; an error in it is logged, never lost."""
+        """Run `work` until it ends by itself; an unforeseen error in it is logged, never lost."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -125,8 +127,9 @@ class TaskOwner:
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("task_failed", task=task.get_name(), exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RoutstrError):
+            log.error("task_failed", task=task.get_name(), exc_info=error)
 
 
 class RunningHold(Protocol):
@@ -203,6 +206,30 @@ class EarlyLeaves:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenMint:
+    """A mint as it answered at a moment of the monotonic clock."""
+
+    mint: MintRow
+    seen_at_s: float
+
+
+class MintShelf:
+    """The mints this process has seen, so that a deposit does not ask for keysets each time."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._seen: dict[str, SeenMint] = {}
+
+    def find(self, url: str) -> SeenMint | None:
+        """The last answer of that mint."""
+        return self._seen.get(url)
+
+    def put(self, url: str, seen: SeenMint) -> None:
+        """Remember an answer."""
+        self._seen[url] = seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything a flow may use. `owner` names this process in leases."""
 
@@ -221,5 +248,6 @@ class Context:
     facts: NodeFacts
     tasks: TaskOwner
     holds: RunningHolds
+    shelf: MintShelf
     early_leaves: EarlyLeaves
     failpoint: Failpoint

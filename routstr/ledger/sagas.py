@@ -8,7 +8,7 @@ taken with compare-and-set; recovery finds open ones by query.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -73,6 +73,7 @@ class Operation:
     withdrawal_id: str | None
     predecessor_id: str | None
     attempts: int
+    watch_until: datetime | None = None
 
     @property
     def inputs(self) -> tuple[dict[str, object], ...]:
@@ -201,6 +202,7 @@ async def load_operation(
         withdrawal_id=row.withdrawal_id,
         predecessor_id=row.predecessor_id,
         attempts=row.attempts,
+        watch_until=row.watch_until,
     )
 
 
@@ -279,26 +281,22 @@ class Postpone(RowCommand[None]):
 class Claim(RowCommand[tuple[Operation, ...]]):
     """Take the lease of open operations that are due, or of exactly one whether due or not.
 
-    `orphaned` takes leases that still run: at the start of a single-process node their owner is
-    dead. At most `limit` operations, oldest first.
+    At most `limit` operations, those due the longest first.
     """
 
     owner: str
     lease_s: float
     limit: int = 20
     operation_id: str | None = None
-    orphaned: bool = False
 
     async def run(self, transaction: Transaction) -> tuple[Operation, ...]:
         """Compare-and-set each lease; another process's winner is skipped."""
         now, connection = transaction.book.now, transaction.connection
         free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
-        wanted = select(OPERATION.c.id).where(OPERATION.c.state.in_(OPEN_STATES))
-        if not self.orphaned:
-            wanted = wanted.where(free)
+        wanted = select(OPERATION.c.id).where(OPERATION.c.state.in_(OPEN_STATES), free)
         if self.operation_id is not None:
             wanted = wanted.where(OPERATION.c.id == self.operation_id)
-        elif not self.orphaned:
+        else:
             wanted = wanted.where(OPERATION.c.next_attempt_at <= now)
         wanted = wanted.order_by(OPERATION.c.next_attempt_at).limit(self.limit)
         if transaction.dialect == "postgresql":
@@ -312,6 +310,20 @@ class Claim(RowCommand[tuple[Operation, ...]]):
             .values(lease_owner=self.owner, lease_until=now + timedelta(seconds=self.lease_s))
         )
         return tuple([await load_operation(connection, transaction.wallet, i) for i in ids])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropLeases(RowCommand[int]):
+    """Free every open operation at once: at the start of a single-process node all are orphans."""
+
+    async def run(self, transaction: Transaction) -> int:
+        """Make them due now; how many there were."""
+        freed = await transaction.connection.execute(
+            update(OPERATION)
+            .where(OPERATION.c.state.in_(OPEN_STATES))
+            .values(lease_until=None, next_attempt_at=transaction.book.now)
+        )
+        return int(freed.rowcount)
 
 
 async def store_proofs(

@@ -299,7 +299,10 @@ class IssueWithdrawal(RowCommand[WithdrawalView]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailWithdrawal(RowCommand[WithdrawalView]):
-    """A safe refusal of the mint: give the coins back to the purse and the money to the key."""
+    """A safe refusal of the mint: the coins go back to the purse, the money to the key.
+
+    Its idempotency key is free again: nothing was paid, so a repeat may run anew.
+    """
 
     operation: Operation = field(repr=False)
     api_key_id: str
@@ -333,7 +336,9 @@ class FailWithdrawal(RowCommand[WithdrawalView]):
             description="Withdrawal failed",
         )
         await _finish(
-            transaction, withdrawal_id, {"status": "failed", "error_message": self.message}
+            transaction,
+            withdrawal_id,
+            {"status": "failed", "error_message": self.message, "idempotency_key": None},
         )
         return await view_withdrawal(transaction, withdrawal_id, account)
 

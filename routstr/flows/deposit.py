@@ -1,0 +1,370 @@
+"""From a Cashu token to money on a key: create, top up, or pay with the token itself.
+
+Algorithm A. The intent is committed before the mint hears of it, the credit together with the new
+proofs; only then is anybody told. The work runs in a task of the node's own, so a client that
+leaves changes nothing. What was begun is found again by the token's Ys, whoever brings it.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from routstr.core.money import msat_from_unit
+from routstr.ecash.amounts import split_for_float
+from routstr.ecash.bdhke import dleq_ok_for_proof
+from routstr.ecash.keyset import UnknownKeyset, fee, find_keyset
+from routstr.ecash.proof import Keyset, Proof
+from routstr.ecash.token import Token, decode_token, resolve_ids
+from routstr.errors import (
+    InvalidToken,
+    MintUnreachable,
+    Pending,
+    RoutstrError,
+    SwapFeesExceedAmount,
+    TokenAlreadySpent,
+    TokenRedemptionFailed,
+)
+from routstr.flows.context import Context
+from routstr.flows.mints import (
+    UNITS,
+    active_keyset,
+    allowed_mint,
+    fees_ppk,
+    known_mint,
+    unreachable,
+)
+from routstr.flows.swap import (
+    Doubtful,
+    Refused,
+    Signed,
+    SpentElsewhere,
+    Unknown,
+    Waiting,
+    postpone,
+    run_swap,
+)
+from routstr.gateways.mint_limits import Priority
+from routstr.ledger.accounts import NewKey
+from routstr.ledger.book import KeyRef
+from routstr.ledger.deposits import (
+    BeginDeposit,
+    Begun,
+    CreditDeposit,
+    Credited,
+    DepositView,
+    FailDeposit,
+    ReplaceDepositOperation,
+)
+from routstr.ledger.reads_ecash import MintRow, deposit_progress, find_deposit
+from routstr.ledger.sagas import Claim, Operation, OperationState
+
+DLEQS_INLINE_MAX: Final = 16
+POLL_S: Final = 0.05
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What a token is brought for: a new key with its terms, or a key that exists."""
+
+    target: KeyRef | None = None
+    new_key: NewKey | None = field(default=None, repr=False)
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A deposit that ended well. `is_first` is false for a token that was credited before."""
+
+    deposit_id: str
+    api_key_id: str
+    credit_msat: int
+    available_msat: int
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A token whose mint is known and whose proofs look right."""
+
+    token: Token
+    mint: MintRow
+    keyset: Keyset
+    fee_amount: int
+
+    @property
+    def net_amount(self) -> int:
+        """What the mint gives for it, in its unit."""
+        return self.token.amount - self.fee_amount
+
+
+def read_token(ctx: Context, text: str, *, bytes_max: int) -> Token:
+    """Decode a token and check its mint against the allow-list; asks nobody.
+
+    Raises InvalidToken, TokenZeroValue, UntrustedMint.
+    """
+    token = decode_token(text, bytes_max=bytes_max)
+    url = allowed_mint(ctx, token.mint_url)
+    if token.unit not in UNITS:
+        raise InvalidToken("The token's unit is neither sat nor msat.")
+    return Token(mint_url=url, unit=token.unit, proofs=token.proofs, memo=None)
+
+
+async def receive(ctx: Context, token: Token, intent: Intent) -> Received:
+    """Swap the token and credit it, or attach to the deposit of the same token.
+
+    Raises what the token, its mint or the key deserve; after MintUnreachable the same token may be
+    brought again and nothing is lost.
+    """
+    return await _unhurried(ctx, _receive(ctx, token, intent))
+
+
+async def redeem_bearer(ctx: Context, text: str) -> KeyRef:
+    """The account behind a token used as a credential; one never seen opens one.
+
+    Raises TokenAlreadySpent when the token's use as a credential is over.
+    """
+    token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    if known is not None and known.state == "credited":
+        if not known.covers or known.api_key_id is None:
+            raise TokenAlreadySpent
+        first_used_at = known.first_used_at
+        if first_used_at is not None:
+            age_s = (ctx.clock.now() - first_used_at).total_seconds()
+            if age_s > ctx.limits.token_credential_ttl_s:
+                raise TokenAlreadySpent("This token was exchanged for a key; use the key.")
+        return KeyRef(id=known.api_key_id)
+    received = await receive(ctx, token, Intent(new_key=new_key(ctx)))
+    return KeyRef(id=received.api_key_id)
+
+
+def new_key(ctx: Context) -> NewKey:
+    """A fresh random key (SR-1): 256 bits, its text never stored in clear."""
+    text = ctx.new_api_key()
+    return NewKey(id=ctx.new_id("key"), hash=ctx.wallet.vault.key_hash(text), text=text)
+
+
+async def _unhurried(ctx: Context, work: Coroutine[object, object, ResultT]) -> ResultT:
+    task: asyncio.Task[ResultT] = ctx.tasks.start(work, name="deposit")
+    return await asyncio.shield(task)
+
+
+async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
+    checked = await _check(ctx, token)
+    begun = await _begin(ctx, checked, intent)
+    if begun.operation is not None:
+        ctx.failpoint("deposit.begun")
+        credited = await drive_deposit(ctx, begun.operation, begun.deposit.api_key_id)
+        return _received(credited, is_first=True)
+    return await _attach(ctx, begun.deposit)
+
+
+async def _check(ctx: Context, token: Token) -> Checked:
+    mint = await known_mint(ctx, token.mint_url)
+    try:
+        resolved = resolve_ids(token, mint.keysets)
+    except UnknownKeyset:
+        mint = await known_mint(ctx, token.mint_url, fresh=True)
+        resolved = resolve_ids(token, mint.keysets)
+    await _check_proofs(resolved, mint.keysets)
+    ids = [proof.keyset_id for proof in resolved.proofs]
+    checked = Checked(
+        token=resolved,
+        mint=mint,
+        keyset=active_keyset(mint.keysets, resolved.unit),
+        fee_amount=fee(fees_ppk(mint.keysets, ids)),
+    )
+    if checked.net_amount < 1:
+        raise SwapFeesExceedAmount
+    return checked
+
+
+async def _check_proofs(token: Token, keysets: tuple[Keyset, ...]) -> None:
+    """Amounts and units must be the keysets'; a DLEQ that is there must hold (NUT-12)."""
+    stated: list[tuple[Proof, str]] = []
+    for proof in token.proofs:
+        keyset = find_keyset(proof.keyset_id, keysets)
+        if keyset.unit != token.unit:
+            raise InvalidToken("The token's unit is not that of its keyset.")
+        if proof.amount not in keyset.keys:
+            raise InvalidToken("The keyset has no such amount.")
+        if proof.dleq is not None and proof.dleq.r is not None:
+            stated.append((proof, keyset.keys[proof.amount]))
+
+    def all_hold() -> bool:
+        return all(dleq_ok_for_proof(proof, key) for proof, key in stated)
+
+    holds = all_hold() if len(stated) <= DLEQS_INLINE_MAX else await asyncio.to_thread(all_hold)
+    if not holds:
+        raise InvalidToken("A proof's DLEQ does not hold: this mint did not sign it.")
+
+
+async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
+    token = checked.token
+    return await ctx.ledger.submit(
+        BeginDeposit(
+            deposit_id=ctx.new_id("dep"),
+            target=intent.target,
+            new_key=intent.new_key,
+            mint_id=checked.mint.id,
+            mint_url=checked.mint.url,
+            unit=token.unit,
+            keyset_id=checked.keyset.id,
+            proofs=token.proofs,
+            ys=token.ys(),
+            output_amounts=split_for_float(checked.net_amount, checked.keyset.keys),
+            face_amount=token.amount,
+            fee_amount=checked.fee_amount,
+            credit_msat=msat_from_unit(checked.net_amount, token.unit),
+            source="cashu",
+            owner=ctx.owner,
+            lease_s=ctx.limits.mint_lease_s,
+            idempotency_key=intent.idempotency_key,
+            fingerprint=intent.fingerprint,
+        )
+    )
+
+
+async def drive_deposit(
+    ctx: Context, operation: Operation, api_key_id: str | None, *, may_replace: bool = True
+) -> Credited:
+    """Take a deposit's swap to its end. Raises what the depositor should hear.
+
+    The caller holds the operation's lease; however this ends, the lease is given back.
+    """
+    priority = Priority.RECEIVE if operation.state is OperationState.PREPARED else Priority.RECOVERY
+    outcome = await run_swap(ctx, operation, priority)
+    match outcome:
+        case Signed(proofs=proofs, ys=ys):
+            ctx.failpoint("deposit.signed")
+            credited = await ctx.ledger.submit(
+                CreditDeposit(operation=operation, proofs=proofs, ys=ys, api_key_id=api_key_id)
+            )
+            ctx.failpoint("deposit.credited")
+            return credited
+        case Refused(stale_keyset=True) if may_replace and operation.predecessor_id is None:
+            successor = await _replace(ctx, operation, outcome)
+            return await drive_deposit(ctx, successor, api_key_id, may_replace=False)
+        case Refused(code=code):
+            error = TokenRedemptionFailed(details={"mint_code": code})
+            await ctx.ledger.submit(
+                FailDeposit(operation=operation, code=str(code), error_code=error.code)
+            )
+            raise error
+    if isinstance(outcome, SpentElsewhere | Doubtful) and _watched_enough(ctx, operation):
+        await ctx.ledger.submit(
+            FailDeposit(operation=operation, code="watched", error_code=TokenAlreadySpent.code)
+        )
+        raise TokenAlreadySpent
+    await postpone(ctx, operation, outcome)
+    raise _while_open(outcome, operation)
+
+
+def _watched_enough(ctx: Context, operation: Operation) -> bool:
+    """Whether the mint has denied our outputs for the whole watch: then they were never signed."""
+    return operation.watch_until is not None and ctx.clock.now() >= operation.watch_until
+
+
+def _while_open(
+    outcome: SpentElsewhere | Waiting | Doubtful | Unknown, operation: Operation
+) -> RoutstrError:
+    """What the depositor hears of an operation that has no end yet."""
+    match outcome:
+        case Unknown(cause=cause):
+            return unreachable(cause, deposit_id=operation.deposit_id)
+        case SpentElsewhere():
+            return TokenAlreadySpent()
+        case Waiting():
+            return Pending(retry_after_s=5)
+        case Doubtful():
+            return MintUnreachable(
+                "The mint contradicts itself about this token; the operator was told.",
+                details={"deposit_id": operation.deposit_id},
+            )
+
+
+async def _replace(ctx: Context, operation: Operation, refused: Refused) -> Operation:
+    """The same inputs on the mint's keysets of now (NUT-02 rotation, or another fee)."""
+    mint = await known_mint(ctx, operation.mint_url, fresh=True)
+    used = next(k for k in mint.keysets if k.id == operation.outputs[0].keyset_id)
+    keyset = active_keyset(mint.keysets, used.unit)
+    inputs = operation.inputs
+    face_amount = sum(int(str(proof["amount"])) for proof in inputs)
+    fee_amount = fee(fees_ppk(mint.keysets, [str(proof["id"]) for proof in inputs]))
+    net_amount = face_amount - fee_amount
+    if net_amount < 1:
+        error = SwapFeesExceedAmount()
+        await ctx.ledger.submit(
+            FailDeposit(operation=operation, code=str(refused.code), error_code=error.code)
+        )
+        raise error
+    return await ctx.ledger.submit(
+        ReplaceDepositOperation(
+            operation=operation,
+            code=str(refused.code),
+            keyset_id=keyset.id,
+            output_amounts=split_for_float(net_amount, keyset.keys),
+            face_amount=face_amount,
+            fee_amount=fee_amount,
+            credit_msat=msat_from_unit(net_amount, keyset.unit),
+            owner=ctx.owner,
+            lease_s=ctx.limits.mint_lease_s,
+        )
+    )
+
+
+async def _attach(ctx: Context, deposit: DepositView) -> Received:
+    """Join a deposit somebody began with this token: drive it if nobody does, else wait."""
+    if deposit.state == "pending" and deposit.operation_state is OperationState.WATCH:
+        raise TokenAlreadySpent
+    if deposit.state == "pending":
+        claimed = await ctx.ledger.submit(
+            Claim(
+                owner=ctx.owner,
+                lease_s=ctx.limits.mint_lease_s,
+                operation_id=deposit.operation_id,
+            )
+        )
+        if claimed:
+            credited = await drive_deposit(ctx, claimed[0], deposit.api_key_id)
+            return _received(credited, is_first=True)
+    return await _wait(ctx, deposit.id)
+
+
+async def _wait(ctx: Context, deposit_id: str) -> Received:
+    """Watch somebody else's deposit until it ends, or nobody drives it, or patience is over."""
+    deadline_s = ctx.monotonic_s() + ctx.limits.operation_wait_s
+    while True:
+        async with ctx.database.reading() as connection:
+            progress = await deposit_progress(connection, deposit_id, ctx.clock.now())
+        if progress.state == "credited" and progress.api_key_id is not None:
+            return Received(
+                deposit_id=deposit_id,
+                api_key_id=progress.api_key_id,
+                credit_msat=progress.credit_msat,
+                available_msat=progress.available_msat,
+                is_first=False,
+            )
+        if progress.state == "failed":
+            raise TokenRedemptionFailed
+        if progress.is_in_doubt:
+            raise TokenAlreadySpent
+        if not progress.is_driven:
+            raise MintUnreachable(details={"deposit_id": deposit_id})
+        if ctx.monotonic_s() >= deadline_s:
+            raise Pending(retry_after_s=5, details={"deposit_id": deposit_id})
+        await ctx.clock.sleep(POLL_S)
+
+
+def _received(credited: Credited, *, is_first: bool) -> Received:
+    return Received(
+        deposit_id=credited.deposit_id,
+        api_key_id=credited.api_key_id,
+        credit_msat=credited.credit_msat,
+        available_msat=credited.available_msat,
+        is_first=is_first,
+    )

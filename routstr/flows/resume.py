@@ -1,0 +1,66 @@
+"""Driving what a crash or a silent mint left open, until the mint has said how it ended.
+
+Runs at boot, as a job, and finds its work by query: nothing depends on who began it.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from routstr.errors import RoutstrError
+from routstr.flows.context import Context
+from routstr.flows.deposit import drive_deposit
+from routstr.flows.withdraw import drive_withdrawal
+from routstr.ledger.reads_ecash import deposit_owner, has_due_operation, withdrawal_owner
+from routstr.ledger.sagas import Claim, Operation
+
+log = structlog.get_logger()
+
+BATCH_MAX: Final = 20
+
+
+async def resume(ctx: Context) -> int:
+    """Drive every operation that is due, mint by mint side by side; how many were."""
+    driven = 0
+    while True:
+        async with ctx.database.reading() as connection:
+            is_due = await has_due_operation(connection, ctx.clock.now())
+        if not is_due:
+            return driven
+        claimed = await ctx.ledger.submit(
+            Claim(owner=ctx.owner, lease_s=ctx.limits.mint_lease_s, limit=BATCH_MAX)
+        )
+        by_mint: dict[str, list[Operation]] = defaultdict(list)
+        for operation in claimed:
+            by_mint[operation.mint_url].append(operation)
+        async with asyncio.TaskGroup() as group:
+            for operations in by_mint.values():
+                group.create_task(_drive_all(ctx, operations))
+        driven += len(claimed)
+        if len(claimed) < BATCH_MAX:
+            return driven
+
+
+async def _drive_all(ctx: Context, operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        await drive(ctx, operation)
+
+
+async def drive(ctx: Context, operation: Operation) -> None:
+    """Take one operation as far as it goes; how it ends is in its row."""
+    try:
+        if operation.deposit_id is not None:
+            async with ctx.database.reading() as connection:
+                owner = await deposit_owner(connection, operation.deposit_id)
+            await drive_deposit(ctx, operation, owner)
+        elif operation.withdrawal_id is not None:
+            async with ctx.database.reading() as connection:
+                payee = await withdrawal_owner(connection, operation.withdrawal_id)
+            await drive_withdrawal(ctx, operation, payee)
+    except RoutstrError as error:
+        log.info("operation_open", operation=operation.id, kind=operation.kind, code=error.code)
+    else:
+        log.info("operation_ended", operation=operation.id, kind=operation.kind)

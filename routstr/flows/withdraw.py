@@ -1,0 +1,251 @@
+"""From money on a key to a Cashu token, which stays readable with the key until it is spent.
+
+Algorithm D. Debit and token are one commit when the purse has the coins; no mint is asked. Else the
+debit and a swap are committed, and an answer the mint still owes means 425: the debit stands, the
+money is in the swap, and every repeat attaches to it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from routstr.core.money import msat_from_unit
+from routstr.errors import (
+    BalanceTooSmall,
+    InvalidApiKey,
+    MintShort,
+    MintUnreachable,
+    NoBalance,
+    RefundKeyNotFound,
+    RefundNotFound,
+    RefundPending,
+    ServiceUnavailable,
+)
+from routstr.flows.context import Context
+from routstr.flows.mints import active_keyset, allowed_mint, known_mint
+from routstr.flows.swap import Refused, Signed, postpone, run_swap
+from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
+from routstr.gateways.mint_limits import Priority
+from routstr.gateways.mint_wire import ProofState
+from routstr.ledger.book import KeyRef
+from routstr.ledger.reads import WithdrawalRow, find_key, find_withdrawal, refund_sources
+from routstr.ledger.reads_ecash import proof_ys
+from routstr.ledger.sagas import Claim, Operation, OperationState
+from routstr.ledger.withdrawals import (
+    TOKEN_PLACE,
+    BeginWithdrawal,
+    FailWithdrawal,
+    IssueWithdrawal,
+    WithdrawalView,
+    Withdrawing,
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a key's owner asks for; without an amount, everything."""
+
+    amount_sat: int | None = None
+    mint_url: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A mint and unit to pay from."""
+
+    mint_url: str
+    unit: str
+
+
+async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
+    """Give out ecash; the answer carries the token.
+
+    Raises RefundKeyNotFound, RequestsInFlight, NoBalance, BalanceTooSmall, InsufficientBalance,
+    UntrustedMint, IdempotencyMismatch, MintShort, RefundPending (425: the debit stands).
+    """
+    task = ctx.tasks.start(_withdraw(ctx, caller, wish), name="withdraw")
+    return await asyncio.shield(task)
+
+
+async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, caller)
+        if key is None:
+            raise RefundKeyNotFound
+        pairs = await refund_sources(connection, key.id)
+    sources = _sources(ctx, wish, [Source(mint_url=url, unit=unit) for url, unit in pairs])
+    caller = KeyRef(id=key.id)
+    try:
+        return await _from_first(ctx, caller, wish, sources)
+    except InvalidApiKey as error:
+        raise RefundKeyNotFound from error
+    except (NoBalance, BalanceTooSmall) as error:
+        again = None if wish.amount_sat is not None else await _last_again(ctx, key.id)
+        if again is None:
+            raise error
+        return again
+
+
+def _sources(ctx: Context, wish: Wish, known: list[Source]) -> list[Source]:
+    if wish.mint_url is None:
+        allowed = [source for source in known if source.mint_url in ctx.facts.mints]
+        return allowed or [Source(mint_url=url, unit="sat") for url in ctx.facts.mints]
+    url = allowed_mint(ctx, wish.mint_url)
+    return [source for source in known if source.mint_url == url] or [
+        Source(mint_url=url, unit="sat")
+    ]
+
+
+async def _from_first(
+    ctx: Context, caller: KeyRef, wish: Wish, sources: list[Source]
+) -> WithdrawalView:
+    """Pay from the first source that can; a mint that cannot never hides one that can."""
+    shortage: ServiceUnavailable | MintUnreachable = MintShort()
+    for source in sources:
+        try:
+            return await _from(ctx, caller, wish, source)
+        except (MintShort, MintUnreachable) as error:
+            shortage = error
+    raise shortage
+
+
+async def _from(
+    ctx: Context, caller: KeyRef, wish: Wish, source: Source, *, may_retry: bool = True
+) -> WithdrawalView:
+    begun = await _begin(ctx, caller, wish, source, fresh=not may_retry)
+    if begun.operation is None:
+        return await _existing(ctx, begun.withdrawal)
+    ctx.failpoint("withdraw.begun")
+    view = await drive_withdrawal(ctx, begun.operation, begun.withdrawal.api_key_id)
+    if view.status != "failed":
+        return view
+    if may_retry:
+        return await _from(ctx, caller, wish, source, may_retry=False)
+    raise ServiceUnavailable("The mint refused the withdrawal; the balance is untouched.")
+
+
+async def _begin(
+    ctx: Context, caller: KeyRef, wish: Wish, source: Source, *, fresh: bool
+) -> Withdrawing:
+    mint = await known_mint(ctx, source.mint_url, fresh=fresh)
+    keyset = active_keyset(mint.keysets, source.unit)
+    amount = wish.amount_sat
+    if amount is not None and source.unit == "msat":
+        amount = msat_from_unit(amount, "sat")
+    return await ctx.ledger.submit(
+        BeginWithdrawal(
+            withdrawal_id=ctx.new_id("rfd"),
+            caller=caller,
+            amount=amount,
+            unit=source.unit,
+            mint_id=mint.id,
+            mint_url=mint.url,
+            keyset_id=keyset.id,
+            denominations=tuple(keyset.keys),
+            owner=ctx.owner,
+            lease_s=ctx.limits.mint_lease_s,
+            idempotency_key=wish.idempotency_key,
+            fingerprint=wish.fingerprint,
+        )
+    )
+
+
+async def drive_withdrawal(ctx: Context, operation: Operation, api_key_id: str) -> WithdrawalView:
+    """Take a withdrawal's swap to its end: completed, failed and refunded, or RefundPending."""
+    priority = Priority.ISSUE if operation.state is OperationState.PREPARED else Priority.RECOVERY
+    outcome = await run_swap(ctx, operation, priority)
+    if isinstance(outcome, Signed):
+        ctx.failpoint("withdraw.signed")
+        view = await ctx.ledger.submit(
+            IssueWithdrawal(
+                operation=operation, api_key_id=api_key_id, proofs=outcome.proofs, ys=outcome.ys
+            )
+        )
+        ctx.failpoint("withdraw.issued")
+        return view
+    if isinstance(outcome, Refused):
+        return await ctx.ledger.submit(
+            FailWithdrawal(
+                operation=operation,
+                api_key_id=api_key_id,
+                code=str(outcome.code),
+                message=f"refused by the mint with code {outcome.code}",
+            )
+        )
+    await postpone(ctx, operation, outcome)
+    raise RefundPending(details={"refund_id": operation.withdrawal_id}, retry_after_s=5)
+
+
+async def _existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
+    """A withdrawal that was there already: finish it if it is pending."""
+    if view.status != "pending":
+        return view
+    row = await stored_withdrawal(ctx, view.api_key_id, view.id)
+    return await _resume(ctx, row, view.api_key_id)
+
+
+async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
+    claimed = await ctx.ledger.submit(
+        Claim(owner=ctx.owner, lease_s=ctx.limits.mint_lease_s, operation_id=row.operation_id)
+    )
+    if not claimed:
+        raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
+    return await drive_withdrawal(ctx, claimed[0], api_key_id)
+
+
+async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:
+    """The last token once more, if nothing was credited since and the mint calls it unspent."""
+    async with ctx.database.reading() as connection:
+        row = await find_withdrawal(connection, api_key_id)
+        if row is None or row.credited_since:
+            return None
+        ys = await proof_ys(connection, withdrawal_id=row.id)
+    if row.status == "pending":
+        return await _resume(ctx, row, api_key_id)
+    if row.status != "completed":
+        return None
+    try:
+        states = await ctx.mints.check_state(row.mint_url, ys)
+    except (MintUnknown, MintRefused, MintMisbehaved) as error:
+        raise MintUnreachable("The mint cannot say whether the last token is unspent.") from error
+    if set(states.values()) != {ProofState.UNSPENT}:
+        return None
+    return await read_withdrawal(ctx, KeyRef(id=api_key_id), row.id)
+
+
+async def stored_withdrawal(ctx: Context, api_key_id: str, withdrawal_id: str) -> WithdrawalRow:
+    """The row of that withdrawal. Raises RefundNotFound, also for another key's."""
+    async with ctx.database.reading() as connection:
+        row = await find_withdrawal(connection, api_key_id, withdrawal_id)
+    if row is None:
+        raise RefundNotFound
+    return row
+
+
+async def read_withdrawal(ctx: Context, caller: KeyRef, withdrawal_id: str) -> WithdrawalView:
+    """A withdrawal of the caller's, its token opened. Raises RefundKeyNotFound, RefundNotFound."""
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, caller)
+    if key is None:
+        raise RefundKeyNotFound
+    row = await stored_withdrawal(ctx, key.id, withdrawal_id)
+    token = None
+    if row.sealed_token is not None and row.status == "completed":
+        token = ctx.wallet.vault.open(row.sealed_token, **TOKEN_PLACE, row_id=row.id)
+    return WithdrawalView(
+        id=row.id,
+        api_key_id=key.id,
+        status=row.status,
+        amount_msat=row.amount_msat,
+        fee_msat=row.fee_msat,
+        unit=row.unit,
+        mint_url=row.mint_url,
+        token=token,
+        error_message=None,
+        available_msat=key.available_msat,
+    )

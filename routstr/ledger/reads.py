@@ -1,0 +1,289 @@
+"""The window everybody may read through: no statement here writes, and every list is limited."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    exists,
+    func,
+    literal,
+    select,
+    union_all,
+)
+
+from routstr.core.hold import HoldState
+from routstr.ledger.book import KeyRef
+from routstr.ledger.engine import ReadConnection
+from routstr.ledger.sagas import KEYSET, MINT, OPERATION
+from routstr.ledger.tables import (
+    ApiKey,
+    Deposit,
+    DepositInput,
+    Reservation,
+    Transaction,
+    Withdrawal,
+    table_of,
+)
+from routstr.ledger.tables_house import JobRun, Setting
+
+KEY = table_of(ApiKey)
+TRANSACTION = table_of(Transaction)
+RESERVATION = table_of(Reservation)
+DEPOSIT = table_of(Deposit)
+INPUT = table_of(DepositInput)
+WITHDRAWAL = table_of(Withdrawal)
+JOB = table_of(JobRun)
+SETTING = table_of(Setting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyView:
+    """A key as its owner may see it; amounts in msat."""
+
+    id: str
+    balance_msat: int
+    reserved_msat: int
+    total_spent_msat: int
+    total_requests: int
+    created_at: datetime
+    first_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    parent_id: str | None
+    balance_limit_msat: int | None
+    limit_reset: str | None
+
+    @property
+    def available_msat(self) -> int:
+        """Balance less holds."""
+        return self.balance_msat - self.reserved_msat
+
+
+async def find_key(connection: ReadConnection, ref: KeyRef) -> KeyView | None:
+    """The key meant, if there is one."""
+    wanted = KEY.c.id == ref.id if ref.id is not None else KEY.c.key_hash == ref.hash
+    row = (await connection.execute(select(KEY).where(wanted))).one_or_none()
+    if row is None:
+        return None
+    return KeyView(
+        id=row.id,
+        balance_msat=row.balance,
+        reserved_msat=row.reserved,
+        total_spent_msat=row.total_spent,
+        total_requests=row.total_requests,
+        created_at=row.created_at,
+        first_used_at=row.first_used_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        parent_id=row.parent_id,
+        balance_limit_msat=row.balance_limit,
+        limit_reset=row.limit_reset,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementRow:
+    """One row of a key's audit chain; amounts in msat, signed."""
+
+    id: int
+    sequence: int
+    type: str
+    amount_msat: int
+    balance_after_msat: int
+    description: str | None
+    operation_id: str
+    created_at: datetime
+    request_data: Mapping[str, object] | None
+
+
+async def statement(
+    connection: ReadConnection, key_id: str, *, limit: int, before: int | None
+) -> list[StatementRow]:
+    """A key's rows, newest first, from below the sequence `before`."""
+    wanted = select(TRANSACTION).where(TRANSACTION.c.api_key_id == key_id)
+    if before is not None:
+        wanted = wanted.where(TRANSACTION.c.sequence < before)
+    rows = await connection.execute(wanted.order_by(TRANSACTION.c.sequence.desc()).limit(limit))
+    return [
+        StatementRow(
+            id=row.id,
+            sequence=row.sequence,
+            type=row.type,
+            amount_msat=row.amount,
+            balance_after_msat=row.balance_after,
+            description=row.description,
+            operation_id=row.operation_id,
+            created_at=row.timestamp,
+            request_data=row.request_data,
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """Money in or out of a key; the amount in msat, the unit the mint's."""
+
+    id: str
+    type: Literal["in", "out"]
+    source: str
+    amount_msat: int
+    unit: str
+    mint_url: str
+    created_at: datetime
+    status: str
+
+
+async def history(
+    connection: ReadConnection, key_id: str, *, limit: int, offset: int
+) -> tuple[list[HistoryRow], int]:
+    """Deposits and withdrawals, newest first, and how many there are in all."""
+    both = union_all(
+        _history_part(DEPOSIT, "in", DEPOSIT.c.source, DEPOSIT.c.credit_msat, DEPOSIT.c.state)
+        .where(DEPOSIT.c.api_key_id == key_id)
+        .where(DEPOSIT.c.state == "credited"),
+        _history_part(
+            WITHDRAWAL, "out", literal("cashu"), WITHDRAWAL.c.amount, WITHDRAWAL.c.status
+        ).where(WITHDRAWAL.c.api_key_id == key_id),
+    ).subquery()
+    rows = await connection.execute(
+        select(both).order_by(both.c.created_at.desc(), both.c.id).limit(limit).offset(offset)
+    )
+    total = await connection.scalar(select(func.count()).select_from(both))
+    found = [
+        HistoryRow(
+            id=row.id,
+            type=row.type,
+            source=row.source,
+            amount_msat=row.amount_msat,
+            unit=row.unit,
+            mint_url=row.mint_url,
+            created_at=row.created_at,
+            status=row.status,
+        )
+        for row in rows
+    ]
+    return found, int(total or 0)
+
+
+def _history_part(
+    table: Table,
+    direction: str,
+    source: ColumnElement[str],
+    amount: ColumnElement[int],
+    status: ColumnElement[str],
+) -> Select[Any]:
+    return select(
+        table.c.id,
+        literal(direction).label("type"),
+        source.label("source"),
+        amount.label("amount_msat"),
+        table.c.unit,
+        table.c.mint_url,
+        table.c.created_at,
+        status.label("status"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalRow:
+    """A withdrawal as stored: its token still sealed, and whether money came in after it."""
+
+    id: str
+    status: Literal["pending", "completed", "failed", "claimed", "reclaimed"]
+    amount_msat: int
+    fee_msat: int
+    unit: str
+    mint_url: str
+    sealed_token: str | None = field(repr=False)
+    operation_id: str | None
+    credited_since: bool
+
+
+async def find_withdrawal(
+    connection: ReadConnection, key_id: str, withdrawal_id: str | None = None
+) -> WithdrawalRow | None:
+    """That withdrawal of the key, or its newest."""
+    later = exists().where(
+        and_(
+            TRANSACTION.c.api_key_id == WITHDRAWAL.c.api_key_id,
+            TRANSACTION.c.timestamp > WITHDRAWAL.c.created_at,
+            TRANSACTION.c.amount > 0,
+        )
+    )
+    wanted = (
+        select(WITHDRAWAL, OPERATION.c.id.label("operation_id"), later.label("credited_since"))
+        .outerjoin(OPERATION, OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
+        .where(WITHDRAWAL.c.api_key_id == key_id)
+    )
+    if withdrawal_id is not None:
+        wanted = wanted.where(WITHDRAWAL.c.id == withdrawal_id)
+    newest = (WITHDRAWAL.c.created_at.desc(), OPERATION.c.created_at.desc())
+    row = (await connection.execute(wanted.order_by(*newest).limit(1))).one_or_none()
+    if row is None:
+        return None
+    return WithdrawalRow(
+        id=row.id,
+        status=row.status,
+        amount_msat=row.amount,
+        fee_msat=row.fee_amount,
+        unit=row.unit,
+        mint_url=row.mint_url,
+        sealed_token=row.token,
+        operation_id=row.operation_id,
+        credited_since=bool(row.credited_since),
+    )
+
+
+async def refund_sources(connection: ReadConnection, key_id: str) -> list[tuple[str, str]]:
+    """(mint URL, unit) pairs to pay a key from: those it paid with, newest first, then the rest."""
+    paid = await connection.execute(
+        select(DEPOSIT.c.mint_url, DEPOSIT.c.unit)
+        .where(DEPOSIT.c.api_key_id == key_id, DEPOSIT.c.state == "credited")
+        .group_by(DEPOSIT.c.mint_url, DEPOSIT.c.unit)
+        .order_by(func.max(DEPOSIT.c.credited_at).desc())
+    )
+    held = await connection.execute(
+        select(MINT.c.url, KEYSET.c.unit)
+        .join(KEYSET, KEYSET.c.mint_id == MINT.c.id)
+        .group_by(MINT.c.url, KEYSET.c.unit)
+        .order_by(MINT.c.url, KEYSET.c.unit.desc())
+    )
+    return list(dict.fromkeys((str(url), str(unit)) for url, unit in [*paid, *held]))
+
+
+async def held_holds(
+    connection: ReadConnection, *, deadline_before: datetime | None, limit: int
+) -> list[tuple[str, str]]:
+    """(hold id, key id) of holds past their deadline, or with None of every one still held."""
+    wanted = select(RESERVATION.c.id, RESERVATION.c.api_key_id).where(
+        RESERVATION.c.state == HoldState.HELD
+    )
+    if deadline_before is not None:
+        wanted = wanted.where(RESERVATION.c.deadline < deadline_before)
+    rows = await connection.execute(wanted.order_by(RESERVATION.c.deadline).limit(limit))
+    return [(row.id, row.api_key_id) for row in rows]
+
+
+async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, int] | None:
+    """The sealed value in force of a setting, with its version."""
+    row = (
+        await connection.execute(
+            select(SETTING.c.sealed_value, SETTING.c.version)
+            .where(SETTING.c.name == name)
+            .order_by(SETTING.c.version.desc())
+            .limit(1)
+        )
+    ).one_or_none()
+    return None if row is None else (row.sealed_value, row.version)
+
+
+async def is_reachable(connection: ReadConnection) -> bool:
+    """Whether the database answers."""
+    return bool(await connection.scalar(select(literal(1))))

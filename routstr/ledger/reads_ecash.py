@@ -1,0 +1,172 @@
+"""Reading ecash: deposits by their Ys, mints and keysets as last seen, operations that are due."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from sqlalchemy import or_, select
+
+from routstr.ecash.proof import Keyset
+from routstr.ledger.engine import ReadConnection
+from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF, OperationState
+from routstr.ledger.tables import ApiKey, Deposit, DepositInput, Withdrawal, table_of
+
+KEY = table_of(ApiKey)
+DEPOSIT = table_of(Deposit)
+INPUT = table_of(DepositInput)
+WITHDRAWAL = table_of(Withdrawal)
+
+YS_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownDeposit:
+    """The deposit a token's Ys belong to. `covers` tells whether it is exactly that set of Ys."""
+
+    id: str
+    state: Literal["pending", "credited", "failed"]
+    api_key_id: str | None
+    covers: bool
+    sealed_key: str | None = field(repr=False)
+    credited_at: datetime | None
+    first_used_at: datetime | None
+
+
+async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDeposit | None:
+    """The deposit that used any of those Ys, if one did."""
+    rows = (
+        await connection.execute(
+            select(DEPOSIT, KEY.c.first_used_at)
+            .outerjoin(KEY, KEY.c.id == DEPOSIT.c.api_key_id)
+            .where(DEPOSIT.c.id.in_(select(INPUT.c.deposit_id).where(INPUT.c.y.in_(list(ys)))))
+            .limit(2)
+        )
+    ).all()
+    if not rows:
+        return None
+    row = rows[0]
+    used = set(
+        (await connection.scalars(select(INPUT.c.y).where(INPUT.c.deposit_id == row.id))).all()
+    )
+    return KnownDeposit(
+        id=row.id,
+        state=row.state,
+        api_key_id=row.api_key_id,
+        covers=len(rows) == 1 and used == set(ys),
+        sealed_key=row.sealed_key,
+        credited_at=row.credited_at,
+        first_used_at=row.first_used_at,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositProgress:
+    """How far a deposit has come. `is_driven`: somebody holds its operation's lease."""
+
+    state: Literal["pending", "credited", "failed"]
+    api_key_id: str | None
+    credit_msat: int
+    available_msat: int
+    error_code: str | None
+    is_driven: bool
+    is_in_doubt: bool
+
+
+async def deposit_progress(
+    connection: ReadConnection, deposit_id: str, now: datetime
+) -> DepositProgress:
+    """The deposit, its key's money and its newest operation, as of now."""
+    row = (
+        await connection.execute(
+            select(
+                DEPOSIT,
+                KEY.c.balance,
+                KEY.c.reserved,
+                OPERATION.c.state.label("operation_state"),
+                OPERATION.c.lease_until,
+            )
+            .outerjoin(KEY, KEY.c.id == DEPOSIT.c.api_key_id)
+            .outerjoin(OPERATION, OPERATION.c.deposit_id == DEPOSIT.c.id)
+            .where(DEPOSIT.c.id == deposit_id)
+            .order_by(OPERATION.c.created_at.desc())
+            .limit(1)
+        )
+    ).one()
+    return DepositProgress(
+        state=row.state,
+        api_key_id=row.api_key_id,
+        credit_msat=row.credit_msat,
+        available_msat=0 if row.balance is None else row.balance - row.reserved,
+        error_code=row.error_code,
+        is_driven=row.lease_until is not None and row.lease_until > now,
+        is_in_doubt=row.operation_state == OperationState.WATCH,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintRow:
+    """A mint and its keysets as last seen."""
+
+    id: str
+    url: str
+    keysets: tuple[Keyset, ...]
+
+
+async def find_mint(connection: ReadConnection, url: str) -> MintRow | None:
+    """The mint of that canonical URL, if it was ever reached."""
+    rows = (
+        await connection.execute(
+            select(KEYSET, MINT.c.url)
+            .join(MINT, MINT.c.id == KEYSET.c.mint_id)
+            .where(MINT.c.url == url)
+        )
+    ).all()
+    if not rows:
+        return None
+    keysets = tuple(
+        Keyset(
+            id=row.id,
+            unit=row.unit,
+            active=row.active,
+            input_fee_ppk=row.input_fee_ppk,
+            final_expiry=row.final_expiry,
+            keys={int(amount): key for amount, key in row.keys.items()},
+        )
+        for row in rows
+    )
+    return MintRow(id=rows[0].mint_id, url=url, keysets=keysets)
+
+
+async def has_due_operation(connection: ReadConnection, now: datetime) -> bool:
+    """Whether a mint operation waits to be driven; a cheap look before taking leases."""
+    free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
+    due = select(OPERATION.c.id).where(
+        OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now, free
+    )
+    return (await connection.scalar(due.limit(1))) is not None
+
+
+async def proof_ys(
+    connection: ReadConnection, *, withdrawal_id: str, limit: int = YS_MAX
+) -> list[str]:
+    """The Ys of the proofs a withdrawal gave out."""
+    rows = await connection.scalars(
+        select(PROOF.c.y).where(PROOF.c.withdrawal_id == withdrawal_id).limit(limit)
+    )
+    return list(rows)
+
+
+async def deposit_owner(connection: ReadConnection, deposit_id: str) -> str | None:
+    """The key a deposit is for; None while the key is yet to be opened."""
+    owner = await connection.scalar(select(DEPOSIT.c.api_key_id).where(DEPOSIT.c.id == deposit_id))
+    return None if owner is None else str(owner)
+
+
+async def withdrawal_owner(connection: ReadConnection, withdrawal_id: str) -> str:
+    """The key a withdrawal was debited from."""
+    owner = await connection.scalar(
+        select(WITHDRAWAL.c.api_key_id).where(WITHDRAWAL.c.id == withdrawal_id)
+    )
+    assert owner is not None
+    return str(owner)

@@ -1,0 +1,47 @@
+"""The wallet's mnemonic: made once per database, sealed, and the same for every process on it."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from routstr.errors import ConfigError
+from routstr.ledger.engine import Database
+from routstr.ledger.reads import SETTING, sealed_setting
+from routstr.ledger.vault import CannotOpen, Vault
+
+NAME: Final = "wallet_mnemonic"
+
+
+async def wallet_mnemonic(
+    database: Database, vault: Vault, *, new_mnemonic: Callable[[], str], now: datetime
+) -> str:
+    """The mnemonic of this database, created when it has none.
+
+    Two processes that start together on an empty database agree: one insert wins, both read it.
+    Raises ConfigError when the master key does not open it.
+    """
+    async with database.reading() as connection:
+        stored = await sealed_setting(connection, NAME)
+    if stored is None:
+        fresh = vault.seal(new_mnemonic(), table="setting", column="sealed_value", row_id=NAME)
+        try:
+            async with database.writer.begin() as connection:
+                await connection.execute(
+                    insert(SETTING).values(
+                        name=NAME, version=1, sealed_value=fresh, changed_by="node", created_at=now
+                    )
+                )
+        except IntegrityError:
+            pass  # another process was first; its mnemonic is the one
+        async with database.reading() as connection:
+            stored = await sealed_setting(connection, NAME)
+    assert stored is not None
+    try:
+        return vault.open(stored[0], table="setting", column="sealed_value", row_id=NAME)
+    except CannotOpen as error:
+        raise ConfigError(
+            "SECRET_KEY: it does not open this database; use the key it was made with"
+        ) from error
