@@ -129,7 +129,7 @@ class TaskOwner:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, RoutstrError):
-            log.error("task_failed", task=task.get_name(), exc_info=error)
+            log.error("task_failed", job=task.get_name(), exc_info=error)
 
 
 class RunningHold(Protocol):

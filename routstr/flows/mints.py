@@ -47,7 +47,7 @@ async def known_mint(ctx: Context, url: str, *, fresh: bool = False) -> MintRow:
     try:
         keysets = await ctx.mints.load_keysets(url)
     except MintMisbehaved as error:
-        log.error("mint_misbehaved", mint=url, reason=str(error))
+        log.error("mint_misbehaved", mint_url=url, reason=str(error))
         raise UntrustedMint("This mint's keysets do not hold what the protocol asks.") from error
     except (MintUnknown, MintRefused) as error:
         remembered = seen.mint if seen is not None else await _remembered(ctx, url)

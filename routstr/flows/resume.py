@@ -61,6 +61,6 @@ async def drive(ctx: Context, operation: Operation) -> None:
                 payee = await withdrawal_owner(connection, operation.withdrawal_id)
             await drive_withdrawal(ctx, operation, payee)
     except RoutstrError as error:
-        log.info("operation_open", operation=operation.id, kind=operation.kind, code=error.code)
+        log.info("operation_open", operation_id=operation.id, kind=operation.kind, code=error.code)
     else:
-        log.info("operation_ended", operation=operation.id, kind=operation.kind)
+        log.info("operation_ended", operation_id=operation.id, kind=operation.kind)

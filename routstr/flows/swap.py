@@ -128,7 +128,7 @@ async def _post(
     except (MintRefused, MintUnknown) as error:
         return error
     except (MintMisbehaved, BadSignature) as error:
-        log.error("mint_signed_wrongly", operation=operation.id, reason=str(error))
+        log.error("mint_signed_wrongly", operation_id=operation.id, reason=str(error))
         return MintUnknown(str(error))
 
 
@@ -189,7 +189,7 @@ async def postpone(
         case SpentElsewhere():
             step = _watch(ctx, operation, "spent", max(SPENT_AGAIN_S, jittered_s))
         case Doubtful(reason=reason):
-            log.error("mint_in_doubt", operation=operation.id, reason=reason)
+            log.error("mint_in_doubt", operation_id=operation.id, reason=reason)
             step = _watch(ctx, operation, "doubtful", BACKOFF_MAX_S)
     await ctx.ledger.submit(step)
 

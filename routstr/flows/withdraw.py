@@ -6,7 +6,7 @@ money is in the swap, and every repeat attaches to it.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -118,8 +118,10 @@ async def _from(
     ctx: Context, caller: KeyRef, wish: Wish, source: Source, *, may_retry: bool = True
 ) -> WithdrawalView:
     begun = await _begin(ctx, caller, wish, source, fresh=not may_retry)
+    if begun.is_replay:
+        return replace(await _existing(ctx, begun.withdrawal), is_replay=True)
     if begun.operation is None:
-        return await _existing(ctx, begun.withdrawal)
+        return begun.withdrawal
     ctx.failpoint("withdraw.begun")
     view = await drive_withdrawal(ctx, begun.operation, begun.withdrawal.api_key_id)
     if view.status != "failed":

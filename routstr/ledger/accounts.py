@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import insert, or_, select, update
 
 from routstr.errors import InvalidParameter, KeyRevoked
 from routstr.ledger.book import Account, Book, KeyRef
 from routstr.ledger.columns import time_text
 from routstr.ledger.commands import Command, RowCommand, Transaction
 from routstr.ledger.holds import insufficient
-from routstr.ledger.tables import ApiKey, table_of
+from routstr.ledger.tables import ApiKey, Deposit, table_of
 
 APIKEY = table_of(ApiKey)
+DEPOSIT = table_of(Deposit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,3 +161,25 @@ class Transfer(RowCommand[Transferred]):
             amount_msat=self.amount_msat,
             available_msat=payer.available_msat,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneSealedKeys(RowCommand[int]):
+    """Erase sealed key texts of keys that were used, or credited more than `ttl_s` ago."""
+
+    ttl_s: float
+
+    async def run(self, transaction: Transaction) -> int:
+        """How many were erased."""
+        oldest = transaction.book.now - timedelta(seconds=self.ttl_s)
+        used = select(APIKEY.c.id).where(APIKEY.c.first_used_at.is_not(None))
+        erased = await transaction.connection.execute(
+            update(DEPOSIT)
+            .where(
+                DEPOSIT.c.sealed_key.is_not(None),
+                DEPOSIT.c.state == "credited",
+                or_(DEPOSIT.c.credited_at < oldest, DEPOSIT.c.api_key_id.in_(used)),
+            )
+            .values(sealed_key=None)
+        )
+        return int(erased.rowcount)

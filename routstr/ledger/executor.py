@@ -145,7 +145,7 @@ class LedgerExecutor:
                 await self._transact(batch)
                 break
             except (SQLAlchemyError, LostRace, OSError, TimeoutError) as error:
-                log.warning("ledger_batch_failed", attempt=attempt, error=_name(error))
+                log.warning("ledger_batch_failed", attempts=attempt, error_type=_name(error))
                 if len(batch) > 1 and attempt > ATTEMPTS_TOGETHER:
                     for entry in batch:
                         await self._serve([entry])
@@ -155,7 +155,7 @@ class LedgerExecutor:
                     return
                 await self._clock.sleep(self._limits.retry_wait_s * 2 ** (attempt - 1))
             except Exception as error:  # broad: a bug in one command must not end the executor
-                log.exception("ledger_batch_broken", commands=len(batch))
+                log.exception("ledger_batch_broken", count=len(batch))
                 if len(batch) == 1:
                     _refuse(batch, RoutstrError(), error)
                     return
@@ -228,7 +228,7 @@ def _resolve(batch: Sequence[_Entry]) -> None:
 
 
 def _refuse(batch: Sequence[_Entry], answer: RoutstrError, cause: Exception) -> None:
-    log.error("ledger_commands_failed", commands=len(batch), error=_name(cause))
+    log.error("ledger_commands_failed", count=len(batch), error_type=_name(cause))
     answer.__cause__ = cause
     for entry in batch:
         entry.refusal = answer

@@ -31,6 +31,8 @@ class KnownDeposit:
     sealed_key: str | None = field(repr=False)
     credited_at: datetime | None
     first_used_at: datetime | None
+    idempotency_key: str | None
+    fingerprint: str | None
 
 
 async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDeposit | None:
@@ -57,6 +59,8 @@ async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDe
         sealed_key=row.sealed_key,
         credited_at=row.credited_at,
         first_used_at=row.first_used_at,
+        idempotency_key=row.idempotency_key,
+        fingerprint=row.fingerprint,
     )
 
 

@@ -59,6 +59,7 @@ class WithdrawalView:
     token: str | None = field(repr=False)
     error_message: str | None
     available_msat: int
+    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Withdrawing:
 
     withdrawal: WithdrawalView
     operation: Operation | None
+    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         account = transaction.book.account(self.caller)
         existing = await self._existing(transaction, account)
         if existing is not None:
-            return Withdrawing(withdrawal=existing, operation=None)
+            return Withdrawing(withdrawal=existing, operation=None, is_replay=True)
         self._check(account)
         purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)

@@ -1,0 +1,180 @@
+"""A key's life as its owner sees it: made from a token, topped up, looked at.
+
+A new key is random (SR-1). Its text is kept sealed for at most `sealed_key_ttl_s`, and only until
+its first use, so that whoever lost the answer gets it with the token; then only its hash is left.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from routstr.errors import InvalidApiKey, InvalidParameter, TokenAlreadySpent
+from routstr.flows.context import Context
+from routstr.flows.deposit import Intent, Received, new_key, read_token, receive
+from routstr.ledger.accounts import NoteUse
+from routstr.ledger.book import KeyRef
+from routstr.ledger.reads import KeyView, find_key
+from routstr.ledger.reads_ecash import KnownDeposit, find_deposit
+
+RESETS: Final = ("daily", "weekly", "monthly")
+UNIX_S_MAX: Final = 253_402_300_799  # the last second of the year 9999
+INT64_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a new key may be bound to; `balance_limit_msat` in msat, `validity_date` in Unix s."""
+
+    balance_limit_msat: int | None = None
+    balance_limit_reset: str | None = None
+    validity_date: int | None = None
+
+    def check(self, now: datetime) -> None:
+        """Raises InvalidParameter, naming the parameter."""
+        limit = self.balance_limit_msat
+        if limit is not None and not 0 < limit <= INT64_MAX:
+            raise InvalidParameter("A limit is a positive number.", param="balance_limit")
+        if self.balance_limit_reset is not None and self.balance_limit_reset not in RESETS:
+            raise InvalidParameter(f"One of {', '.join(RESETS)}.", param="balance_limit_reset")
+        date = self.validity_date
+        if date is not None and not now.timestamp() < date <= UNIX_S_MAX:
+            raise InvalidParameter("A Unix time in the future.", param="validity_date")
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """`validity_date` as a time."""
+        date = self.validity_date
+        return None if date is None else datetime.fromtimestamp(date, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A new key: its text is here and, sealed, in its deposit; nowhere else."""
+
+    api_key: str = field(repr=False)
+    key_id: str
+    available_msat: int
+    is_replay: bool
+
+
+async def create_key(
+    ctx: Context, text: str, terms: Terms, *, idempotency_key: str | None
+) -> Created:
+    """Open a key with a token. A token that opened one before is spent, unless this is a replay.
+
+    Raises what `receive` raises, and InvalidParameter for the terms.
+    """
+    terms.check(ctx.clock.now())
+    token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
+    fingerprint = _fingerprint("create", terms)
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    if known is not None and known.state == "credited":
+        return await _replay(ctx, known, idempotency_key, fingerprint)
+    key = replace(
+        new_key(ctx),
+        expires_at=terms.expires_at,
+        balance_limit_msat=terms.balance_limit_msat,
+        limit_reset=terms.balance_limit_reset,
+    )
+    received = await receive(
+        ctx,
+        token,
+        Intent(new_key=key, idempotency_key=idempotency_key, fingerprint=fingerprint),
+    )
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    assert known is not None
+    if not received.is_first:
+        return await _replay(ctx, known, idempotency_key, fingerprint)
+    api_key = _unsealed(ctx, known)
+    if api_key is None:  # it was topped up elsewhere meanwhile, or begun as a top-up
+        raise TokenAlreadySpent
+    return Created(
+        api_key=api_key,
+        key_id=received.api_key_id,
+        available_msat=received.available_msat,
+        is_replay=False,
+    )
+
+
+async def _replay(
+    ctx: Context, known: KnownDeposit, idempotency_key: str | None, fingerprint: str
+) -> Created:
+    """The first answer again, for the same Idempotency-Key and terms; else the token is spent."""
+    api_key = _unsealed(ctx, known)
+    is_same = idempotency_key is not None and known.idempotency_key == idempotency_key
+    if not is_same or known.fingerprint != fingerprint or api_key is None or not known.covers:
+        raise TokenAlreadySpent("This token was already exchanged; it still works as a Bearer key.")
+    assert known.api_key_id is not None
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, KeyRef(id=known.api_key_id))
+    assert key is not None
+    return Created(
+        api_key=api_key, key_id=key.id, available_msat=key.available_msat, is_replay=True
+    )
+
+
+def _fingerprint(purpose: str, terms: Terms) -> str:
+    facts = [purpose, terms.balance_limit_msat, terms.balance_limit_reset, terms.validity_date]
+    return hashlib.sha256(orjson.dumps(facts)).hexdigest()
+
+
+def _unsealed(ctx: Context, known: KnownDeposit) -> str | None:
+    """The key's text, while it is sealed and unused."""
+    if known.sealed_key is None or known.first_used_at is not None or known.credited_at is None:
+        return None
+    age_s = (ctx.clock.now() - known.credited_at).total_seconds()
+    if age_s > ctx.limits.sealed_key_ttl_s:
+        return None
+    return ctx.wallet.vault.open(
+        known.sealed_key, table="deposit", column="sealed_key", row_id=known.id
+    )
+
+
+async def topup(
+    ctx: Context, caller: KeyRef, text: str, *, idempotency_key: str | None
+) -> Received:
+    """Credit a token to a key; the same token again yields the first result.
+
+    Raises what `receive` raises, InvalidApiKey for an unknown key, TokenAlreadySpent for a token
+    that went to another key.
+    """
+    token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, caller)
+    if key is None:
+        raise InvalidApiKey
+    fingerprint = hashlib.sha256(orjson.dumps(["topup", sorted(token.ys())])).hexdigest()
+    intent = Intent(
+        target=KeyRef(id=key.id), idempotency_key=idempotency_key, fingerprint=fingerprint
+    )
+    return await receive(ctx, token, intent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInfo:
+    """A key, and what to show as its text: the sealed one for its token, else the credential."""
+
+    key: KeyView
+    api_key: str = field(repr=False)
+
+
+async def key_info(ctx: Context, caller: KeyRef, credential: str) -> KeyInfo:
+    """The key behind a credential. Raises InvalidApiKey."""
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, caller)
+    if key is None:
+        raise InvalidApiKey
+    if caller.hash is not None:
+        if key.first_used_at is None:
+            await ctx.ledger.submit(NoteUse(caller=caller))
+        return KeyInfo(key=key, api_key=credential)
+    token = read_token(ctx, credential, bytes_max=ctx.limits.token_header_bytes_max)
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    api_key = None if known is None else _unsealed(ctx, known)
+    return KeyInfo(key=key, api_key=api_key or credential)
