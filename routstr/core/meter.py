@@ -97,7 +97,7 @@ class ChatStreamMeter:
         tail = self._splitter.flush()
         if self._is_over or not tail:
             return b""
-        event = tail + (b"\n" if tail.endswith((b"\n", b"\r")) else b"\n\n")
+        event = tail + _missing_end(tail)
         data = data_of(event)
         if data is None or (data.strip() != _DONE and json_object(data) is None):
             return b""
@@ -279,6 +279,13 @@ class _Held:
     def release_over(self, bytes_max: int) -> bytes:
         """Everything, if it is more than `bytes_max`: an endless trail must not fill the memory."""
         return self.release() if self._bytes > bytes_max else b""
+
+
+def _missing_end(tail: bytes) -> bytes:
+    """What the last bytes of a stream lack to end an event."""
+    if tail.endswith((b"\r\r", b"\n\r")):
+        return b""
+    return b"\n" if tail.endswith((b"\n", b"\r")) else b"\n\n"
 
 
 def _event(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ our serialisation of what was quoted, never the client's bytes.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isinf
 from typing import Final
 
 import orjson
@@ -119,8 +120,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
+    number = float(text)  # inexact: JSON has such numbers; none of them is money
+    if isinf(number):
         raise InvalidJson("The request body holds a number too large for a double.")
     return number
 
@@ -137,13 +138,13 @@ _DECODER: Final = json.JSONDecoder(
 # ── chat completions ──────────────────────────────────────────────────────────────────────────
 
 
-def parse_chat_order(body: bytes) -> ChatOrder:
+def parse_chat_order(body: bytes, *, depth_max: int = JSON_DEPTH_MAX) -> ChatOrder:
     """The order in a `chat/completions` body.
 
     Raises InvalidJson, InvalidParameter (param set), and UnsupportedParameter for what could
     raise the cost or redirect the request (guarantees, SR-10). null means absent.
     """
-    value, serialised = _parse_strictly(body, JSON_DEPTH_MAX)
+    value, serialised = _parse_strictly(body, depth_max)
     refuse_unsupported(value)
     messages = _messages(value)
     stream = _bool(value, "stream")
