@@ -247,6 +247,13 @@ def test_an_insane_usage_is_not_repeated_to_who_did_not_ask() -> None:
     assert chunk["usage"] == {**json.loads(USAGE), "cost": {"total_msats": 7}}
 
 
+def test_an_insane_usage_stays_as_it_is_for_who_asked() -> None:
+    metered = meter()
+    metered.feed(text("a", "stop") + event(choices=[], usage=use(-5, 1)))
+    _, chunk = chunks(metered.finish(COST, b"", usage=USAGE))
+    assert chunk["usage"] == {**use(-5, 1), "cost": {"total_msats": 7}}
+
+
 def test_without_any_usage_or_stand_in_there_is_only_the_comment() -> None:
     metered = meter()
     metered.feed(text("a", "stop"))

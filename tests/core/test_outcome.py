@@ -90,12 +90,28 @@ STREAM: list[Row] = [
     ("gone, role", Ending.CLIENT_LEFT, ROLE, True, Outcome.CLIENT_LEFT, NONE),
     ("gone, text", Ending.CLIENT_LEFT, TEXT, True, Outcome.CLIENT_LEFT, ESTIMATED),
     ("gone, C", Ending.CLIENT_LEFT, FULL, True, Outcome.CLIENT_LEFT, EXACT),
+    (
+        "gone, 0",
+        Ending.CLIENT_LEFT,
+        replace(ROLE, usage=NO_OUTPUT),
+        True,
+        Outcome.CLIENT_LEFT,
+        NONE,
+    ),
     # node dies
     ("crash", Ending.NODE_CRASHED, FULL, True, Outcome.NODE_CRASHED, NONE),
     # orderly stop
     ("stop", Ending.NODE_STOPPED, NOTHING, False, Outcome.NODE_STOPPED, NONE),
     ("stop, text", Ending.NODE_STOPPED, TEXT, True, Outcome.NODE_STOPPED, ESTIMATED),
     ("stop, C", Ending.NODE_STOPPED, FULL, True, Outcome.NODE_STOPPED, EXACT),
+    (
+        "stop, 0",
+        Ending.NODE_STOPPED,
+        replace(ROLE, usage=NO_OUTPUT),
+        True,
+        Outcome.NODE_STOPPED,
+        NONE,
+    ),
     # key cannot pay the next slice
     ("budget", Ending.BUDGET_EXHAUSTED, TEXT, True, Outcome.BUDGET_EXHAUSTED, ESTIMATED),
     (

@@ -127,6 +127,7 @@ def test_a_capped_cost_is_still_the_sum_of_its_parts(
     capped = cost.capped_at(amount)
     assert capped.total_msat == min(cost.total_msat, amount)
     assert capped.cache_read_msat + capped.cache_creation_msat <= capped.input_msat
+    assert 0 <= capped.cache_creation_msat <= creation
     assert capped.base_msat <= base
     assert capped.output_msat <= output
     assert NO_COST.capped_at(amount) == NO_COST
@@ -185,6 +186,9 @@ def test_an_unbounded_body_is_quoted_at_the_whole_context(
     quote = quote_of(order_of(messages=[image]), model_of())
     assert quote.input_tokens_max == 1_000
     assert quote.total_msat == max_cost_msat(model_of()) == 900 + 400
+    # several choices share one prompt: each leaves the context less its own output
+    two = quote_of(order_of(messages=[image], n=2, max_tokens=50), model_of())
+    assert two.total_msat == 950 + 2 * 50 * 4
     # where output is the cheaper one, an answer of input alone is the dearest
     cheap = model_of(output_price=500_000, max_output_tokens=0)
     assert quote_of(order_of(messages=[image]), cheap).total_msat == 1_000
