@@ -43,6 +43,8 @@ class EventSplitter:
 
         Raises EventTooLarge after the last event that fits; the stream is of no use from there.
         """
+        if not self._buffer and self._is_one_event(chunk):
+            return iter((chunk,))  # the usual chunk, at a tenth of the price
         self._buffer += chunk  # here, not in the iterator: a chunk counts even if nobody looks
         return self._whole_events()
 
@@ -52,6 +54,14 @@ class EventSplitter:
         self._buffer.clear()
         self._searched = 0
         return tail
+
+    def _is_one_event(self, chunk: bytes) -> bool:
+        return (
+            chunk.endswith(b"\n\n")
+            and chunk.find(b"\n\n") == len(chunk) - 2
+            and b"\r" not in chunk
+            and len(chunk) <= self._event_bytes_max
+        )
 
     def _whole_events(self) -> Iterator[bytes]:
         while event := self._take():

@@ -84,7 +84,13 @@ def read_into(events: list[bytes], splitter: EventSplitter, data: bytes, size: i
             events += [event]  # one by one: what came before the error must be kept
 
 
+def test_a_chunk_of_one_event_too_large_raises() -> None:
+    with pytest.raises(EventTooLarge):
+        split(b"x" * 15 + b"\n\n", [], 16)
+
+
 def test_an_event_of_the_largest_size_passes() -> None:
+    assert split(b"x" * 14 + b"\n\n", [], 16) == ([b"x" * 14 + b"\n\n"], b"")
     assert split(b"x" * 14 + b"\n\n", list(range(16)), 16) == ([b"x" * 14 + b"\n\n"], b"")
 
 
