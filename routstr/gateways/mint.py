@@ -1,0 +1,295 @@
+"""The mints of the allow-list over httpx: each call once, within limits, read with suspicion.
+
+Laws: a mint that is not allow-listed is refused before any network call. Nothing is ever resent
+here; whoever holds the operation's row decides what happens next. Bodies, tokens, secrets and
+quote ids are never logged nor kept in an error. Sources: ecash.md sections 4 and 7, SR-6, SR-13.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx
+import orjson
+
+from routstr.core.url import BadUrl, canonical_mint_url
+from routstr.ecash.keyset import id_matches, version_of
+from routstr.ecash.proof import BlindedMessage, BlindSignature, Keyset
+from routstr.errors import UntrustedMint
+from routstr.gateways.mint_failure import (
+    MintLimited,
+    MintMisbehaved,
+    MintRefused,
+    MintUnknown,
+)
+from routstr.gateways.mint_limits import Clock, Lane, LaneLimits, Priority
+from routstr.gateways.mint_wire import (
+    KeysetInfo,
+    MintInfo,
+    ProofState,
+    check_status,
+    info_from_json,
+    keys_from_json,
+    keysets_from_json,
+    parsed,
+    restored_from_json,
+    signatures_from_answer,
+    states_from_json,
+)
+
+__all__ = ["KeysetInfo", "MintClient", "MintInfo", "Priority", "ProofState"]
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+CONNECT_S: Final = 5.0
+TOTAL_S: Final = 30.0
+ITEMS_MAX: Final = 1_000  # a stock mint refuses longer arrays
+UNITS: Final = frozenset({"sat", "msat"})
+REQUIRED_NUTS: Final = frozenset({7, 9, 12})
+INPUT_FEE_PPK_MAX: Final = 1_000
+_HEADERS: Final = {
+    "accept": "application/json",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+    "user-agent": "routstr",
+}
+
+T = TypeVar("T")
+
+
+class MintClient:
+    """The allow-listed mints. Use as an async context manager inside the loop that calls.
+
+    `mint_urls` must be canonical (BadUrl otherwise); a call names one of them exactly, or raises
+    UntrustedMint. Every call may raise MintRefused, MintUnknown or MintLimited.
+    """
+
+    def __init__(
+        self,
+        *,
+        mint_urls: Iterable[str],
+        clock: Clock,
+        limits: LaneLimits | None = None,
+        allow_loopback_http: bool = False,
+        connect_s: float = CONNECT_S,
+        total_s: float = TOTAL_S,
+    ) -> None:
+        self._clock = clock
+        self._limits = limits or LaneLimits()
+        self._allow_loopback_http = allow_loopback_http
+        self._connect_s = connect_s
+        self._total_s = total_s
+        self._lanes: dict[str, Lane] = {}
+        self._http: httpx.AsyncClient | None = None
+        self.allow(mint_urls)
+
+    async def __aenter__(self) -> Self:
+        self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def open(self) -> None:
+        """Make the connection pool, for the running event loop."""
+        assert self._http is None, "opened twice"
+        self._http = httpx.AsyncClient(
+            headers=_HEADERS,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx.Timeout(self._total_s, connect=self._connect_s),
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        if self._http is not None:
+            http, self._http = self._http, None
+            await http.aclose()
+
+    def allow(self, mint_urls: Iterable[str]) -> None:
+        """Make these the allow-list. Mints that stay on it keep the state of their limits."""
+        urls = tuple(mint_urls)
+        for url in urls:
+            if canonical_mint_url(url, allow_loopback_http=self._allow_loopback_http) != url:
+                raise BadUrl("a mint's URL is not in its canonical form")
+        self._lanes = {url: self._lanes.get(url) or Lane(self._clock, self._limits) for url in urls}
+
+    async def get_info(self, mint_url: str, *, priority: Priority = Priority.RECEIVE) -> MintInfo:
+        """What the mint supports (NUT-06)."""
+        return await self._get(mint_url, "/v1/info", info_from_json, priority)
+
+    async def get_keysets(
+        self, mint_url: str, *, priority: Priority = Priority.RECEIVE
+    ) -> tuple[KeysetInfo, ...]:
+        """The mint's keysets of versions 00 and 01, active or not, any unit (NUT-02)."""
+        return await self._get(mint_url, "/v1/keysets", keysets_from_json, priority)
+
+    async def get_keys(
+        self, mint_url: str, keyset_id: str, *, priority: Priority = Priority.RECEIVE
+    ) -> Mapping[int, str]:
+        """The keys of one keyset by amount, unchecked against its id (NUT-01).
+
+        Raises UnsupportedKeyset, before any call, for an id that is none.
+        """
+        version_of(keyset_id)
+
+        def read(value: object) -> Mapping[int, str]:
+            return keys_from_json(value, keyset_id)
+
+        return await self._get(mint_url, f"/v1/keys/{keyset_id}", read, priority)
+
+    async def load_keysets(
+        self,
+        mint_url: str,
+        *,
+        known: Mapping[str, Keyset] | None = None,
+        priority: Priority = Priority.RECEIVE,
+    ) -> tuple[Keyset, ...]:
+        """All sat and msat keysets with keys, ids recomputed, of a mint fit for use.
+
+        `known` keysets by id are not asked for again: an id is a commitment to its keys. Raises
+        MintMisbehaved for a missing NUT 07, 09 or 12, an id that is not its keyset's, or an active
+        keyset with an input fee above INPUT_FEE_PPK_MAX.
+        """
+        if not (await self.get_info(mint_url, priority=priority)).nuts >= REQUIRED_NUTS:
+            raise MintMisbehaved("the mint lacks NUT 07, 09 or 12")
+        keysets: list[Keyset] = []
+        for info in await self.get_keysets(mint_url, priority=priority):
+            if info.unit not in UNITS:
+                continue
+            if info.active and info.input_fee_ppk > INPUT_FEE_PPK_MAX:
+                raise MintMisbehaved("the mint's input fee is above the bound")
+            held = (known or {}).get(info.id)
+            keys = held.keys if held else await self.get_keys(mint_url, info.id, priority=priority)
+            keyset = Keyset(
+                id=info.id,
+                unit=info.unit,
+                active=info.active,
+                input_fee_ppk=info.input_fee_ppk,
+                final_expiry=info.final_expiry,
+                keys=keys,
+            )
+            if not id_matches(keyset):
+                raise MintMisbehaved("a keyset's id is not that of its keys")
+            keysets.append(keyset)
+        return tuple(keysets)
+
+    async def swap(
+        self, mint_url: str, body: bytes, *, priority: Priority
+    ) -> tuple[BlindSignature, ...]:
+        """POST the exact bytes of a swap, once (NUT-03).
+
+        The signatures are well-formed, no more: count, amounts, keysets and DLEQs are judged by
+        `ecash.outputs.unblind_all`, and an answer that fails there is as unknown as none.
+        """
+        return await self._post(mint_url, "/v1/swap", body, signatures_from_answer, priority)
+
+    async def restore(
+        self,
+        mint_url: str,
+        outputs: Sequence[BlindedMessage],
+        *,
+        priority: Priority = Priority.RECOVERY,
+    ) -> Mapping[str, BlindSignature]:
+        """Which of these (at most 1000) the mint has signed: signatures by B_ (NUT-09)."""
+        assert 0 < len(outputs) <= ITEMS_MAX
+        asked = [{"amount": o.amount, "id": o.keyset_id, "B_": o.b_} for o in outputs]
+
+        def read(value: object) -> Mapping[str, BlindSignature]:
+            return restored_from_json(value, outputs)
+
+        body = orjson.dumps({"outputs": asked})
+        return await self._post(mint_url, "/v1/restore", body, read, priority)
+
+    async def check_state(
+        self, mint_url: str, ys: Sequence[str], *, priority: Priority = Priority.RECOVERY
+    ) -> Mapping[str, ProofState]:
+        """The state of these (at most 1000) proofs by Y (NUT-07). Proves no validity."""
+        assert 0 < len(ys) <= ITEMS_MAX
+
+        def read(value: object) -> Mapping[str, ProofState]:
+            return states_from_json(value, ys)
+
+        return await self._post(
+            mint_url, "/v1/checkstate", orjson.dumps({"Ys": ys}), read, priority
+        )
+
+    async def _get(
+        self, mint_url: str, path: str, read: Callable[[object], T], priority: Priority
+    ) -> T:
+        return await self._call("GET", mint_url, path, None, read, priority)
+
+    async def _post(
+        self, mint_url: str, path: str, body: bytes, read: Callable[[object], T], priority: Priority
+    ) -> T:
+        return await self._call("POST", mint_url, path, body, read, priority)
+
+    async def _call(
+        self,
+        method: str,
+        mint_url: str,
+        path: str,
+        body: bytes | None,
+        read: Callable[[object], T],
+        priority: Priority,
+    ) -> T:
+        """One call in the mint's lane, which hears how it went."""
+        lane = self._lanes.get(mint_url)
+        if lane is None:
+            raise UntrustedMint
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                await lane.acquire(priority)
+        except TimeoutError as error:
+            raise MintLimited("no turn in time", retry_after_s=1, was_sent=False) from error
+        try:
+            value = read(parsed(await self._exchange(method, mint_url + path, body)))
+        except MintLimited as error:
+            lane.limited(error.retry_after_s)
+            raise
+        except MintUnknown:
+            lane.failed()
+            raise
+        except MintRefused:
+            lane.succeeded()
+            raise
+        else:
+            lane.succeeded()
+            return value
+        finally:
+            lane.release()
+
+    async def _exchange(self, method: str, url: str, body: bytes | None) -> bytes:
+        """The body of a 200. Raises MintRefused, MintLimited, MintUnknown."""
+        assert self._http is not None, "open() comes first"
+        try:
+            async with (
+                asyncio.timeout(self._total_s),
+                self._http.stream(method, url, content=body) as response,
+            ):
+                answer = await _body(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise MintUnknown("cannot connect to the mint", was_sent=False) from error
+        except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
+            raise MintUnknown("the mint did not answer") from error
+        check_status(response.status_code, answer, response.headers.get("retry-after"))
+        return answer
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """At most ANSWER_BYTES_MAX bytes, sent as they are. Raises MintUnknown."""
+    if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise MintUnknown("an encoding not asked for", status=response.status_code)
+    answer = bytearray()
+    async for piece in response.aiter_raw():
+        answer += piece
+        if len(answer) > ANSWER_BYTES_MAX:
+            raise MintUnknown("the mint's answer is too large", status=response.status_code)
+    return bytes(answer)
