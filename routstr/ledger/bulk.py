@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.core.hold import HoldState
 from routstr.ledger.book import Account, Book, HoldRow, KeyRef
-from routstr.ledger.columns import as_time, time_text
+from routstr.ledger.columns import as_json, as_time, time_text
 from routstr.ledger.commands import LostRace
 from routstr.ledger.engine import Dialect
 
@@ -178,7 +178,7 @@ async def load_holds(
             state=HoldState(row.state),
             owner=row.owner,
             deadline=as_time(row.deadline),
-            price_snapshot=orjson.loads(row.price_snapshot),
+            price_snapshot=as_json(row.price_snapshot),
             settled_msat=row.settled_amount,
             ended_at=_time(row.ended_at),
         )
@@ -278,6 +278,6 @@ def _text(value: datetime | None) -> str | None:
     return None if value is None else time_text(value)
 
 
-def _models(value: str | None) -> tuple[str, ...] | None:
-    models = None if value is None else orjson.loads(value)
+def _models(value: object) -> tuple[str, ...] | None:
+    models = as_json(value)
     return None if models is None else tuple(models)

@@ -9,6 +9,7 @@ Laws
 from datetime import UTC, datetime
 from typing import Any, NewType
 
+import orjson
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -71,3 +72,11 @@ def as_time(value: object) -> datetime:
     if isinstance(value, str):
         return datetime.fromisoformat(value).astimezone(UTC)
     raise TypeError(f"not a time: {type(value).__name__}")
+
+
+def as_json(value: object) -> Any:
+    """A JSON column's value from what either driver returned to a statement that names no types.
+
+    It must be an object, a list or null: of a bare string nobody could say whether it is parsed.
+    """
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
