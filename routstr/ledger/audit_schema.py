@@ -1,0 +1,93 @@
+"""What the audit asks of the schema and of every text column: the guards stand, no secret is bare.
+
+Each query yields the `id` of every breach, as those of `audit_queries.py` do.
+"""
+
+from typing import Final
+
+from sqlalchemy import JSON, Text
+
+from routstr.ledger.columns import SealedText
+from routstr.ledger.engine import Dialect
+from routstr.ledger.tables import metadata
+
+GUARDS: Final = (
+    ("I-4", "ck_apikey_balance_not_negative"),
+    ("I-4", "ck_apikey_reserved_not_negative"),
+    ("I-4", "ck_apikey_reserved_within_balance"),
+    ("I-4", "ck_proof_amount_positive"),
+    ("I-4", "ck_withdrawal_amount_positive"),
+    ("I-5", "uq_transaction_api_key_id_sequence"),
+    ("I-6", "pk_deposit_input"),
+    ("I-11", "uq_withdrawal_api_key_id_idempotency_key"),
+    ("I-12", "uq_mint_output_keyset_id_counter"),
+    ("I-12", "uq_mint_output_b_"),
+    ("I-15", "uq_transaction_operation_id"),
+    ("I-15", "uq_deposit_api_key_id_idempotency_key"),
+    ("I-15", "pk_idempotency"),
+)
+TRIGGERS: Final = {
+    "sqlite": ("transaction_no_UPDATE", "transaction_no_DELETE"),
+    "postgresql": ("transaction_append_only",),
+}
+HAS_GUARD: Final = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND instr(sql, '{name}') > 0",
+    "postgresql": "SELECT 1 FROM pg_constraint WHERE conname = '{name}' AND convalidated"
+    " AND connamespace = CAST(CAST(current_schema() AS text) AS regnamespace)",
+}
+HAS_TRIGGER: Final = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = '{name}'",
+    "postgresql": "SELECT 1 FROM pg_trigger WHERE tgname = '{name}' AND tgenabled IN ('O', 'A')"
+    " AND tgrelid = CAST('\"transaction\"' AS regclass)",
+}
+# Where a fast audit reads a table's newest rows; the tables that are not here it leaves out.
+NEWEST: Final = {
+    "transaction": "recent",
+    "reservation": "holds",
+    "deposit": "deposits",
+    "withdrawal": "withdrawals",
+    "mint_operation": "operations",
+    "setting": "setting",
+    "upstream": "upstream",
+    "admin_user": "admin_user",
+    "job_run": "job_run",
+}
+HEX_64: Final = "[0-9a-f]" * 64
+TOKEN_START: Final = "[A-Za-z0-9_-]" * 16
+IN_CLEAR: Final = {
+    "sqlite": f"({{0}} GLOB '*cashu[AB]{TOKEN_START}*' OR {{0}} GLOB '*sk-{HEX_64}*')",
+    "postgresql": "CAST({0} AS text) ~ 'cashu[AB][A-Za-z0-9_-]{{16}}|sk-[0-9a-f]{{64}}'",
+}
+
+
+def guard_queries(dialect: Dialect) -> list[tuple[str, str]]:
+    """(invariant, SELECT) for each constraint and trigger that must stand."""
+    wanted = [(number, name, HAS_GUARD[dialect]) for number, name in GUARDS]
+    wanted += [("I-5", name, HAS_TRIGGER[dialect]) for name in TRIGGERS[dialect]]
+    return [
+        (number, f"SELECT '{name}' AS id WHERE NOT EXISTS ({query.format(name=name)})")
+        for number, name, query in wanted
+    ]
+
+
+def secret_queries(dialect: Dialect, *, full: bool) -> list[tuple[str, str]]:
+    """(I-23, SELECT of `table.column` per row): sealed columns are sealed, others hold no secret.
+
+    What the patterns know is a Cashu token and an API key of ours.
+    """
+    queries = []
+    for table in metadata.sorted_tables:
+        if not full and table.name not in NEWEST:
+            continue
+        source = f'"{table.name}"' if full else NEWEST[table.name]
+        for column in table.columns:
+            name = f'"{column.name}"'
+            if isinstance(column.type, SealedText):
+                condition = f"{name} NOT LIKE 'v1|%|%|%|%'"
+            elif isinstance(column.type, Text | JSON):
+                condition = IN_CLEAR[dialect].format(name)
+            else:
+                continue
+            place = f"'{table.name}.{column.name}'"
+            queries.append(("I-23", f"SELECT {place} AS id FROM {source} WHERE {condition}"))
+    return queries
