@@ -60,6 +60,8 @@ class Limits:
     token_credential_ttl_s: float
     refund_ttl_s: int
     operation_wait_s: float
+    bodies_bytes_max: int = 512 * 1024 * 1024
+    body_timeout_s: float = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +146,22 @@ class RunningHold(Protocol):
         """End it soon, as `node_stopped`."""
         ...
 
+    def renewed(self, lease_until_s: float) -> None:
+        """Its hold lives until then, on the monotonic clock, unless it ends before."""
+        ...
+
 
 class RunningHolds:
     """The holds this process is alive for; their leases are renewed together."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """None yet; `renewed_at_s` is when renewing last worked, None before the first time."""
         self._holds: dict[str, RunningHold] = {}
+        self.renewed_at_s: float | None = None
+
+    def __len__(self) -> int:
+        """How many are running."""
+        return len(self._holds)
 
     def add(self, hold_id: str, running: RunningHold) -> None:
         """From now on renew this one."""
@@ -163,6 +174,14 @@ class RunningHolds:
     def keys(self) -> Mapping[str, str]:
         """Key id by hold id."""
         return {hold_id: running.api_key_id for hold_id, running in self._holds.items()}
+
+    def note_renewed(self, hold_ids: Iterable[str], *, at_s: float, lease_s: float) -> None:
+        """Renewing worked at that moment, for those."""
+        self.renewed_at_s = at_s
+        for hold_id in hold_ids:
+            running = self._holds.get(hold_id)
+            if running is not None:
+                running.renewed(at_s + lease_s)
 
     def stop(self, hold_ids: Iterable[str] | None = None) -> None:
         """Tell those, or all, to end."""

@@ -1,0 +1,126 @@
+"""A whole JSON answer: read, metered, settled, and only then handed to the client.
+
+Laws: an answer that did not become whole costs nothing; the client gets the upstream's bytes with
+the cost in their `usage`, after the commit that charged it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from routstr.core.meter import meter_body
+from routstr.core.outcome import Ending, Outcome, Tally, judge
+from routstr.core.receipt import cost_members, splice_cost
+from routstr.errors import (
+    RETRY_AFTER_S,
+    RoutstrError,
+    ServiceUnavailable,
+    UpstreamRequestFailed,
+    UpstreamTimeout,
+)
+from routstr.flows.context import Context
+from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.purchase import Purchase, paid_headers
+from routstr.flows.reserve import Reserved
+from routstr.flows.settle import settle
+from routstr.gateways.upstream import UpstreamReply
+from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamStalled
+
+_PASSED_DOWN: Final = ("content-type", "openai-processing-ms")
+
+# What a client may have; everything else is answered with an error.
+_ANSWERS: Final = frozenset(
+    {
+        Outcome.COMPLETED,
+        Outcome.COMPLETED_NO_USAGE,
+        Outcome.EMPTY,
+        Outcome.OVER_RESERVE,
+        Outcome.USAGE_INSANE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A body as far as it came; `body` is empty unless `is_whole`."""
+
+    ending: Ending
+    body: bytes
+    is_whole: bool
+    has_begun: bool
+
+
+async def answer_whole(
+    ctx: Context,
+    exchange: Exchange,
+    purchase: Purchase,
+    reserved: Reserved,
+    reply: UpstreamReply,
+) -> None:
+    """Read the answer to its end, settle, and answer with it or with an error that cost nothing."""
+    quote = reserved.quote
+    read = await _read(ctx, exchange, reply)
+    tally = meter_body(read.body, usage_cap=quote.usage_cap) if read.is_whole else Tally()
+    verdict = judge(
+        read.ending,
+        tally,
+        stream=False,
+        begun=read.has_begun,
+        prompt_text_bytes=purchase.order.prompt_text_bytes,
+        output_tokens_max=quote.output_tokens_max,
+    )
+    ctx.failpoint("forward.metered")
+    bill = await settle(ctx, exchange, hold=reserved.hold, quote=quote, verdict=verdict)
+    if bill.verdict.outcome not in _ANSWERS:
+        exchange.refuse(_failed(bill.verdict.outcome, reply))
+        return
+    passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
+    exchange.answer_with(
+        Answer(
+            status=reply.status,
+            headers=passed | paid_headers(ctx, reserved, bill.receipt),
+            body=splice_cost(read.body, cost_members(bill.receipt)),
+        )
+    )
+
+
+async def _read(ctx: Context, exchange: Exchange, reply: UpstreamReply) -> _Read:
+    """Read all of it. A client that leaves ends it, at once or, once it began, after the drain."""
+    loop = asyncio.get_running_loop()
+    pieces = bytearray()
+
+    def stop_reading() -> None:
+        if exchange.stopped is Ending.CLIENT_LEFT and pieces:
+            loop.call_later(ctx.limits.drain_timeout_s, reply.close)
+        else:
+            reply.close()
+
+    exchange.when_stopped(stop_reading)
+    ending, is_whole = Ending.WHOLE, True
+    try:
+        while (chunk := await reply.read_chunk()) is not None:
+            pieces += chunk
+            if len(pieces) > ctx.limits.answer_bytes_max:
+                ending, is_whole = Ending.CUT, False
+                break
+    except UpstreamFailure as failure:
+        broken = Ending.STALLED if isinstance(failure, UpstreamStalled) else Ending.CUT
+        ending, is_whole = exchange.stopped or broken, False
+    exchange.when_stopped(None)
+    if is_whole and exchange.stopped is Ending.CLIENT_LEFT:
+        ending = Ending.CLIENT_LEFT
+    return _Read(
+        ending=ending,
+        body=bytes(pieces) if is_whole else b"",
+        is_whole=is_whole,
+        has_begun=bool(pieces),
+    )
+
+
+def _failed(outcome: Outcome, reply: UpstreamReply) -> RoutstrError:
+    """The error for an outcome that gives the client nothing, and cost nothing."""
+    if outcome is Outcome.STALLED:
+        return UpstreamTimeout(upstream_status=reply.status, retry_after_s=RETRY_AFTER_S)
+    if outcome is Outcome.NODE_STOPPED:
+        return ServiceUnavailable("The node is shutting down. Nothing was charged.")
+    return UpstreamRequestFailed(upstream_status=reply.status, retry_after_s=RETRY_AFTER_S)

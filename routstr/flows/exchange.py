@@ -1,0 +1,111 @@
+"""One paid request, as its two sides share it: the task that owns the money, and the connection.
+
+Laws: the connection only awaits the answer's head, empties the queue and says that the client left.
+Saying so sets a flag and wakes the task; the task alone ends things. Nothing the connection does,
+its own cancellation included, can cancel the task. Source: guarantees, section 5.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from routstr.core.outcome import Ending
+from routstr.errors import RoutstrError
+from routstr.flows.queue import ChunkQueue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the client gets: `body` whole, or None for a stream that the queue brings."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None = field(repr=False)
+
+
+class Exchange:
+    """A request in progress. Make it inside the running event loop."""
+
+    def __init__(self, *, request_id: str, queue: ChunkQueue) -> None:
+        """Nothing has happened yet. `error` is what it came to, if that was an error."""
+        self.request_id: Final = request_id
+        self.queue: Final = queue
+        self.stopped: Ending | None = None
+        self.error: RoutstrError | None = None
+        self.ration = ""
+        self.api_key_id = ""
+        self.lease_until_s = 0.0
+        self.attempts = 0
+        self._is_over = False
+        self._wake: Callable[[], None] | None = None
+        self._answer: asyncio.Future[Answer | RoutstrError] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    # ── the connection's side ─────────────────────────────────────────────────────────────────
+
+    async def answer(self) -> Answer:
+        """The answer's head, or the whole answer. Raises the RoutstrError it came to."""
+        answer = await asyncio.shield(self._answer)
+        if isinstance(answer, RoutstrError):
+            raise answer
+        return answer
+
+    def client_left(self) -> None:
+        """The client is gone, or reads nothing."""
+        self.queue.abandon()
+        self._stop(Ending.CLIENT_LEFT)
+
+    # ── the task's side ───────────────────────────────────────────────────────────────────────
+
+    def answer_with(self, answer: Answer) -> None:
+        """Let the connection send this; a whole answer is the end."""
+        self._is_over = answer.body is not None
+        if not self._answer.done():
+            self._answer.set_result(answer)
+
+    def refuse(self, error: RoutstrError) -> None:
+        """Let the connection end with the error: as the answer, or as a begun stream's last event.
+
+        It is the end.
+        """
+        self._is_over = True
+        self.error = error
+        self.queue.finish(b"")
+        if not self._answer.done():
+            self._answer.set_result(error)
+
+    def finish(self, data: bytes) -> None:
+        """The last bytes of a stream."""
+        self._is_over = True
+        self.queue.finish(data)
+
+    def close(self) -> None:
+        """The task has ended: if nothing was said until now, something broke."""
+        self.when_stopped(None)
+        if not self._is_over:
+            self.refuse(RoutstrError())
+
+    def when_stopped(self, wake: Callable[[], None] | None) -> None:
+        """What ends the task's present wait, at once if it was stopped before; None for nothing."""
+        self._wake = wake
+        if wake is not None and self.stopped is not None:
+            wake()
+
+    # ── the renewal's and the shutdown's side (RunningHold) ───────────────────────────────────
+
+    def stop(self) -> None:
+        """End it soon, as `node_stopped`."""
+        self._stop(Ending.NODE_STOPPED)
+
+    def renewed(self, lease_until_s: float) -> None:
+        """Its hold lives until then, on the monotonic clock, unless it ends before."""
+        self.lease_until_s = lease_until_s
+
+    def _stop(self, ending: Ending) -> None:
+        if self._is_over or self.stopped is not None:
+            return
+        self.stopped = ending
+        if self._wake is not None:
+            self._wake()

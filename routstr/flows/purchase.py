@@ -1,0 +1,33 @@
+"""What a client buys with one request, everything about it checked that costs nothing to check."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from routstr.core.order import ChatOrder
+from routstr.core.pricing import Quote
+from routstr.core.receipt import Receipt, cost_headers
+from routstr.flows.authenticate import Credential
+from routstr.flows.context import Context
+from routstr.flows.reserve import Reserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """`path` is that of the upstream, `headers` the caller's that may be forwarded."""
+
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    credential: Credential
+    order: ChatOrder
+    quote: Quote
+
+
+def paid_headers(ctx: Context, reserved: Reserved, receipt: Receipt | None) -> dict[str, str]:
+    """The headers a paid answer adds to the upstream's (contract, section 6)."""
+    headers = {
+        "X-Routstr-Max-Cost-Msats": str(reserved.hold.quote_msat),
+        "X-Routstr-Provider": ctx.facts.upstream_name,
+    }
+    if reserved.output_limit is not None:
+        headers["X-Routstr-Output-Limit"] = str(reserved.output_limit)
+    return headers if receipt is None else headers | cost_headers(receipt)

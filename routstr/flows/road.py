@@ -1,0 +1,47 @@
+"""The paid road: reserve, forward, meter, settle, in one task that no client can cancel."""
+
+from collections.abc import Mapping
+
+from routstr.errors import InvalidParameter, RoutstrError
+from routstr.flows.authenticate import identify
+from routstr.flows.context import Context
+from routstr.flows.exchange import Exchange
+from routstr.flows.forward import forward
+from routstr.flows.purchase import Purchase
+from routstr.flows.queue import ChunkQueue
+from routstr.flows.reserve import reserve
+from routstr.gateways.upstream_headers import UP, is_clean_value
+
+
+def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
+    """Start the exchange in a task of the node's own; the request's id is also its hold's."""
+    queue = ChunkQueue(
+        chunks_max=ctx.limits.stream_queue_chunks_max, bytes_max=ctx.limits.stream_queue_bytes_max
+    )
+    exchange = Exchange(request_id=request_id, queue=queue)
+    ctx.tasks.start(_travel(ctx, exchange, purchase), name=request_id)
+    return exchange
+
+
+def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
+    """The caller's headers, names in lower case, that may go upstream.
+
+    Raises InvalidParameter for a value that no header can carry, before any money is held.
+    """
+    for name in UP:
+        if not is_clean_value(headers.get(name, "")):
+            raise InvalidParameter("A header has a value this node cannot forward.", param=name)
+    return {name: headers[name] for name in UP if name in headers}
+
+
+async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
+    try:
+        caller = await identify(ctx, purchase.credential)
+        reserved = await reserve(ctx, exchange, caller, purchase.order, purchase.quote)
+        await forward(ctx, exchange, purchase, reserved)
+    except RoutstrError as error:
+        exchange.refuse(error)
+    finally:
+        # No money here: a hold that was not settled ends with its lease.
+        ctx.holds.remove(exchange.request_id)
+        exchange.close()

@@ -1,0 +1,117 @@
+"""The end of a hold: commit 2, and the receipt of what it came to.
+
+Laws: every hold that was made is ended here, or by the job that expires it; a settlement is tried
+until the hold's lease is certainly over, because after that nothing can be charged any more; what
+the client is told is what was charged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from routstr.core.outcome import Evidence, Outcome, Verdict, cost_of_verdict, with_hold
+from routstr.core.pricing import Cost, Quote
+from routstr.core.receipt import Receipt
+from routstr.errors import RoutstrError, ServiceUnavailable
+from routstr.flows.context import Context
+from routstr.flows.exchange import Exchange
+from routstr.ledger.holds import Hold, Settle, Settled
+
+log = structlog.get_logger()
+
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+
+_LEFT: Final = frozenset({Outcome.CLIENT_LEFT, Outcome.CLIENT_LEFT_EARLY})
+
+
+class SettlementLost(RoutstrError):
+    """The answer could not be charged, so it was not delivered. Nothing was charged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """A settled exchange: its verdict with the receipt for the client."""
+
+    verdict: Verdict
+    receipt: Receipt
+
+
+async def settle(
+    ctx: Context, exchange: Exchange, *, hold: Hold, quote: Quote, verdict: Verdict
+) -> Bill:
+    """End the hold with what `verdict` costs at the pinned price, and say so.
+
+    `hold` is the hold as last extended. Raises SettlementLost when the database stayed away until
+    the hold was over; then it expires and charges nothing.
+    """
+    cost = cost_of_verdict(verdict, quote.price, hold_msat=hold.amount_msat)
+    verdict = with_hold(verdict, cost_msat=cost.total_msat, hold_msat=hold.amount_msat)
+    if verdict.outcome in _LEFT and verdict.evidence is Evidence.NONE and exchange.attempts:
+        ctx.early_leaves.note(exchange.ration)
+    command = Settle(
+        hold_id=hold.id,
+        api_key_id=hold.api_key_id,
+        cost_msat=cost.total_msat,
+        description=quote.model_id,
+        request_data=_request_data(exchange, hold, quote, verdict, cost),
+    )
+    try:
+        settled = await _submit(ctx, exchange, command)
+    finally:
+        ctx.holds.remove(hold.id)
+    btc_usd = ctx.facts.btc_usd_text
+    return Bill(
+        verdict=verdict,
+        receipt=Receipt(
+            cost=cost.capped_at(settled.charged_msat),
+            estimated=verdict.evidence is Evidence.ESTIMATED,
+            btc_usd=Decimal(btc_usd) if btc_usd else None,
+            remaining_balance_msat=settled.available_msat,
+        ),
+    )
+
+
+async def _submit(ctx: Context, exchange: Exchange, command: Settle) -> Settled:
+    wait_s = RETRY_FIRST_S
+    while True:
+        ctx.failpoint("settle.before")
+        try:
+            settled = await ctx.ledger.submit(command)
+        except ServiceUnavailable as error:
+            if ctx.monotonic_s() >= exchange.lease_until_s:
+                log.error("settlement_lost", hold_id=command.hold_id)
+                raise SettlementLost(should_retry=False) from error
+            await ctx.clock.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
+        else:
+            ctx.failpoint("settle.after")
+            return settled
+
+
+def _request_data(
+    exchange: Exchange, hold: Hold, quote: Quote, verdict: Verdict, cost: Cost
+) -> Mapping[str, object]:
+    """What the `usage` row says (guarantees, section 2); the ledger adds what it absorbed."""
+    usage = verdict.usage
+    at_risk = verdict.evidence is Evidence.NONE and exchange.attempts > 0
+    return {
+        "outcome": verdict.outcome.value,
+        "evidence": verdict.evidence.value,
+        "model": quote.model_id,
+        "price_version": quote.price.version,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": usage.cache_read_tokens,
+            "cache_creation_tokens": usage.cache_creation_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+        "usage_insane": verdict.usage_insane,
+        "cost_msat": cost.total_msat,
+        "at_risk_msat": hold.amount_msat if at_risk else 0,
+        "attempts": exchange.attempts,
+    }

@@ -1,0 +1,173 @@
+"""What every request passes first and last, as plain ASGI: id, limits, CORS, a last net.
+
+The id is the answer's `x-request-id` and, for a paid request, its hold's. Source: contract,
+section 1; guarantees, SR-9 and SR-11.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from routstr.errors import InvalidRequest, RequestTooLarge, RoutstrError
+from routstr.web.errors import error_response, unforeseen
+from routstr.web.scope import context_of
+
+HEADER_LINE_BYTES: Final = 4  # ": " and CRLF
+PREFLIGHT_S: Final = 86_400
+
+EXPOSED: Final = (
+    "x-routstr-request-id", "x-routstr-max-cost-msats", "x-routstr-provider",
+    "x-routstr-output-limit", "x-routstr-cost-msats", "x-routstr-input-cost-msats",
+    "x-routstr-output-cost-msats", "x-routstr-cost-usd", "x-routstr-change",
+    "x-routstr-claim-secret", "x-routstr-error-scope", "x-request-id", "x-cashu",
+    "idempotent-replayed", "retry-after", "x-should-retry", "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
+)  # fmt: skip
+
+_CORS: Final = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
+)
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_PRIVATE: Final = re.compile(r"/admin(?:/|$)")
+_MONEY: Final = re.compile(
+    r"/v1/(?:balance|wallet)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
+)
+_CONTROL: Final = re.compile(rb"[\r\n\x00]")
+_HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
+
+
+class HeaderLimits(Protocol):
+    """Bounds of a request's head (SR-11)."""
+
+    @property
+    def header_bytes_max(self) -> int:
+        """All names and values, with what separates them."""
+        ...
+
+    @property
+    def header_lines_max(self) -> int:
+        """How many there may be."""
+        ...
+
+
+def install_middleware(app: FastAPI, limits: HeaderLimits) -> None:
+    """Wrap `app` in it."""
+    app.add_middleware(
+        NodeMiddleware,
+        header_bytes_max=limits.header_bytes_max,
+        header_lines_max=limits.header_lines_max,
+    )
+
+
+class NodeMiddleware:
+    """Outside of every route, inside of the app, whose state has the context."""
+
+    def __init__(self, app: ASGIApp, *, header_bytes_max: int, header_lines_max: int) -> None:
+        self._app = app
+        self._header_bytes_max = header_bytes_max
+        self._header_lines_max = header_lines_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; other scopes pass untouched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = context_of(scope).new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, _headers_for(request_id, scope), scope["path"])
+        try:
+            self._check(scope)
+            if _is_preflight(scope):
+                await _answer_preflight(scope, answer.send)
+            else:
+                await self._app(scope, receive, answer.send)
+        except RoutstrError as error:
+            await self._fail(error, answer, scope, receive)
+        except Exception as error:  # noqa: BLE001 - the last net: all leaves in one shape
+            if isinstance(error, OSError) and answer.has_begun:
+                return  # the client is gone (ASGI 2.4)
+            await self._fail(unforeseen(error, scope["path"]), answer, scope, receive)
+
+    async def _fail(
+        self, error: RoutstrError, answer: "_Answer", scope: Scope, receive: Receive
+    ) -> None:
+        if not answer.has_begun:
+            response = error_response(
+                error, request_id=scope["state"]["request_id"], path=scope["path"]
+            )
+            await response(scope, receive, answer.send)
+
+    def _check(self, scope: Scope) -> None:
+        """Refuse what is too long or could be read as two lines (SR-9, SR-11)."""
+        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        header_bytes = lines = 0
+        for name, value in headers:
+            lines += 1
+            header_bytes += len(name) + len(value) + HEADER_LINE_BYTES
+            if _CONTROL.search(value):
+                raise InvalidRequest("A header holds a control character.")
+        if lines > self._header_lines_max or header_bytes > self._header_bytes_max:
+            raise RequestTooLarge("The request has too many or too long headers.")
+        if _CONTROL.search(scope["path"].encode()) or _CONTROL.search(scope["query_string"]):
+            raise InvalidRequest("The path holds a control character.")
+
+
+class _Answer:
+    """The answer on its way out, given its headers as it begins."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], path: str) -> None:
+        self._send = send
+        self._headers = headers
+        self._is_money = _MONEY.search(path) is not None
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = [*message.get("headers", ()), *self._headers]
+            if self._is_money:
+                headers = [pair for pair in headers if pair[0] != _NO_STORE[0]] + [_NO_STORE]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+def _headers_for(request_id: str, scope: Scope) -> list[tuple[bytes, bytes]]:
+    id_bytes = request_id.encode()
+    ids = [(b"x-routstr-request-id", id_bytes), (b"x-request-id", id_bytes)]
+    return [*ids, *_CORS] if _is_cross_origin(scope) else ids
+
+
+def _is_cross_origin(scope: Scope) -> bool:
+    """Whether a browser asks for another site's page, anywhere but at the admin's."""
+    return _header(scope, b"origin") is not None and not _PRIVATE.match(scope["path"])
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == wanted), None)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    return (
+        scope["method"] == "OPTIONS"
+        and _is_cross_origin(scope)
+        and _header(scope, b"access-control-request-method") is not None
+    )
+
+
+async def _answer_preflight(scope: Scope, send: Send) -> None:
+    """Allow what is asked for: no cookie means anything here, so no origin is special."""
+    asked = _header(scope, b"access-control-request-headers") or b""
+    headers = [
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-max-age", str(PREFLIGHT_S).encode()),
+        (b"content-length", b"0"),
+    ]
+    if _HEADER_NAMES.fullmatch(asked):
+        headers.append((b"access-control-allow-headers", asked))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,275 @@
+"""A small node of real parts: ledger on a real database, fake upstream, real uvicorn in between.
+
+    async with open_shop(database_url) as shop:
+        key = await shop.key(100_000)
+        answer = await shop.http.post("/v1/chat/completions", headers=key.headers, json=order())
+
+At its end every exchange has ended and the books are clean, or the test fails.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from routstr.config import Settings
+from routstr.core.pricing import Model, Price
+from routstr.flows.context import (
+    Catalog,
+    Context,
+    EarlyLeaves,
+    Limits,
+    MintShelf,
+    NodeFacts,
+    RunningHolds,
+    TaskOwner,
+)
+from routstr.gateways.mint import MintClient
+from routstr.gateways.upstream import UpstreamClient
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import PoolSettings, open_database
+from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.vault import Vault
+from routstr.log import Secret
+from routstr.web.errors import install_errors
+from routstr.web.middleware import install_middleware
+from routstr.web.proxy import routes
+from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream_script import MODEL
+from tests.harness.funding import FundedKey, assert_books_are_clean, funded_key
+
+WAIT_S: Final = 10.0
+PATH: Final = "/v1/chat/completions"
+PROMPT: Final = "Count to three."
+
+# 100 msat a request, 2 msat a token in, 5 msat a token out.
+CHAT_MODEL: Final = Model(
+    id=MODEL,
+    name="Fake",
+    context_length=10_000,
+    max_output_tokens=2_000,
+    price=Price(
+        version="v7",
+        input_msat_per_mtok=2_000_000,
+        output_msat_per_mtok=5_000_000,
+        request_msat=100,
+    ),
+)
+# 1 000 msat a request, tokens for nothing.
+FLAT_MODEL: Final = Model(
+    id="flat-model",
+    name="Flat",
+    context_length=10_000,
+    max_output_tokens=2_000,
+    price=Price(version="f1", input_msat_per_mtok=0, output_msat_per_mtok=0, request_msat=1_000),
+)
+
+
+class WallClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Marks:
+    """Records the failpoints that were passed; `at` lets a test act in the middle of things."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self.at: dict[str, Any] = {}
+
+    def __call__(self, name: str) -> None:
+        self.passed.append(name)
+        if name in self.at:
+            self.at[name]()
+
+
+@dataclass(slots=True, kw_only=True)
+class Shop:
+    """The running node; `ctx.limits` are the defaults but for what the test changed."""
+
+    ctx: Context
+    app: FastAPI
+    upstream: FakeUpstream
+    marks: Marks
+    port: int = 0
+    http: httpx.AsyncClient
+
+    async def key(self, amount_msat: int = 1_000_000) -> FundedKey:
+        return await funded_key(self.ctx, amount_msat)
+
+    async def quiet(self) -> None:
+        """Wait until every exchange has ended, as it must within 5 s."""
+        running = [task for task in asyncio.all_tasks() if task.get_name().startswith("req_")]
+        if running:
+            _, late = await asyncio.wait(running, timeout=5)
+            assert not late, "an exchange did not end"
+
+
+def order(**more: object) -> dict[str, object]:
+    """A chat body; None leaves a member out."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": 100,
+        **more,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+@asynccontextmanager
+async def open_shop(
+    database_url: str, *, node: bool = True, clean_at_end: bool = True, **limits: Any
+) -> AsyncIterator[Shop]:
+    """`limits` are fields of `Limits`, `facts_*` fields of NodeFacts; `node=False`: no uvicorn."""
+    marks = Marks()
+    async with FakeUpstream() as upstream, _context(database_url, upstream, marks, limits) as ctx:
+        app = make_app(ctx)
+        shop = Shop(ctx=ctx, app=app, upstream=upstream, marks=marks, http=httpx.AsyncClient())
+        if not node:
+            yield shop
+            await _end(shop, clean_at_end)
+            return
+        async with serving(app) as port:
+            shop.port = port
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}",
+                timeout=WAIT_S,
+                limits=httpx.Limits(max_connections=None),
+            ) as shop.http:
+                yield shop
+                await _end(shop, clean_at_end)
+
+
+async def _end(shop: Shop, clean_at_end: bool) -> None:
+    await shop.quiet()
+    if clean_at_end:
+        await assert_books_are_clean(shop.ctx)
+        assert len(shop.ctx.holds) == 0
+
+
+def make_app(ctx: Context) -> FastAPI:
+    """The web room around the paid road."""
+    app = FastAPI(openapi_url=None)
+    app.state.ctx = ctx
+    install_errors(app)
+    install_middleware(app, Settings(_env_file=None))
+    app.router.routes.extend(routes())
+    return app
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[int]:
+    """A uvicorn in this process; yields its port."""
+    started = asyncio.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False
+        )
+    )
+    running = asyncio.create_task(server.serve())
+    async with asyncio.timeout(WAIT_S):
+        await started.wait()
+    try:
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = server.force_exit = True
+        await running
+
+
+@asynccontextmanager
+async def _context(
+    database_url: str, upstream: FakeUpstream, marks: Marks, changed: dict[str, Any]
+) -> AsyncIterator[Context]:
+    facts = {name[6:]: value for name, value in changed.items() if name.startswith("facts_")}
+    limits = {name: value for name, value in changed.items() if not name.startswith("facts_")}
+    clock = WallClock()
+    database = open_database(database_url, PoolSettings())
+    vault = Vault(bytes(range(32)), random_bytes=secrets.token_bytes)
+    wallet = Wallet(seed=bytes(64), vault=vault, new_id=_new_id)
+    ledger = LedgerExecutor(database, wallet=wallet, clock=clock, limits=ExecutorLimits())
+    early_leaves_max = limits.get("early_leaves_max", 20)
+    async with UpstreamClient(
+        base_url=upstream.base_url,
+        api_key=Secret("sk-operator-0123456789"),
+        allow_loopback_http=True,
+    ) as client:
+        ctx = Context(
+            ledger=ledger,
+            database=database,
+            wallet=wallet,
+            mints=MintClient(mint_urls=(), clock=clock),
+            upstream=client,
+            catalog=Catalog([CHAT_MODEL, FLAT_MODEL]),
+            clock=clock,
+            monotonic_s=time.monotonic,
+            new_id=_new_id,
+            new_api_key=lambda: f"sk-{secrets.token_hex(32)}",
+            owner="shop",
+            limits=replace(_default_limits(), **limits),
+            facts=replace(_FACTS, **facts),
+            tasks=TaskOwner(),
+            holds=RunningHolds(),
+            shelf=MintShelf(),
+            early_leaves=EarlyLeaves(
+                leaves_max=early_leaves_max, window_s=600, now_s=time.monotonic
+            ),
+            failpoint=marks,
+        )
+        serving_ledger = asyncio.create_task(ledger.run())
+        try:
+            yield ctx
+        finally:
+            await ctx.tasks.finish(timeout_s=WAIT_S)
+            ledger.stop()
+            await serving_ledger
+            await database.close()
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+def _default_limits() -> Limits:
+    """The settings' own defaults, as far as a setting of that name exists."""
+    settings = Settings(_env_file=None)
+    known = {
+        field.name: getattr(settings, field.name)
+        for field in fields(Limits)
+        if hasattr(settings, field.name)
+    }
+    return Limits(**known, refund_ttl_s=settings.refund_ttl_seconds)
+
+
+_FACTS: Final = NodeFacts(
+    name="Shop",
+    description="",
+    version="0",
+    npub=None,
+    http_url=None,
+    onion_url=None,
+    mints=(),
+    allow_loopback_http=True,
+    body_bytes_max=16 * 1024 * 1024,
+    btc_usd_text="60000",
+    upstream_name="fake",
+)
