@@ -92,6 +92,7 @@ class BulkStatements:
         lock = "" if lite else " FOR UPDATE"
         self._dialect = dialect
         self.clock = text("SELECT clock_timestamp()")
+        self.held = text("SELECT coalesce(sum(amount), 0) FROM reservation WHERE state = 'held'")
         self.load_accounts = text(
             "SELECT id, key_hash, balance, reserved, version, total_deposited, total_spent,"
             " total_requests, first_used_at, last_used_at, expires_at, revoked_at, parent_id,"

@@ -19,6 +19,7 @@ from routstr.ledger.sagas import (
     Operation,
     OperationState,
     Plan,
+    load_operation,
     move_operation,
     prepare,
     store_proofs,
@@ -96,7 +97,7 @@ class BeginDeposit(RowCommand[Begun]):
         account_id = None if account is None else account.id
         existing = await self._existing(transaction, account_id)
         if existing is not None:
-            return Begun(deposit=existing, operation=None)
+            return Begun(deposit=existing, operation=await self._own(transaction, existing))
         await self._insert(transaction, account_id)
         operation = await prepare(
             transaction,
@@ -148,6 +149,16 @@ class BeginDeposit(RowCommand[Begun]):
         if account_id is not None and deposit.api_key_id != account_id:
             raise TokenAlreadySpent
         return deposit
+
+    async def _own(self, transaction: Transaction, existing: DepositView) -> Operation | None:
+        """The operation to drive when this very command was committed before, its answer lost."""
+        is_own = existing.id == self.deposit_id
+        if not is_own or existing.operation_state is not OperationState.PREPARED:
+            return None
+        assert existing.operation_id is not None
+        return await load_operation(
+            transaction.connection, transaction.wallet, existing.operation_id
+        )
 
     async def _insert(self, transaction: Transaction, account_id: str | None) -> None:
         new_key = self.new_key if account_id is None else None
@@ -251,17 +262,23 @@ async def _first_credit(transaction: Transaction, deposit_id: str) -> Credited:
             .where(DEPOSIT.c.id == deposit_id)
         )
     ).one()
+    available_msat = row.balance - row.reserved
+    if transaction.book.has(row.api_key_id):  # the book is ahead of the row until the batch ends
+        available_msat = transaction.book.account(KeyRef(id=row.api_key_id)).available_msat
     return Credited(
         deposit_id=deposit_id,
         api_key_id=row.api_key_id,
         credit_msat=row.credit_msat,
-        available_msat=row.balance - row.reserved,
+        available_msat=available_msat,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailDeposit(RowCommand[None]):
-    """A definite no of the mint: end the operation, free the Ys, tell why."""
+    """A definite no of the mint: end the operation, free the Ys, tell why.
+
+    Its idempotency key is free again: nothing was credited, so a repeat may run anew.
+    """
 
     operation: Operation = field(repr=False)
     code: str
@@ -273,7 +290,7 @@ class FailDeposit(RowCommand[None]):
         failed = await transaction.connection.execute(
             update(DEPOSIT)
             .where(DEPOSIT.c.id == self.operation.deposit_id, DEPOSIT.c.state == "pending")
-            .values(state="failed", error_code=self.error_code)
+            .values(state="failed", error_code=self.error_code, idempotency_key=None)
         )
         if failed.rowcount:
             await transaction.connection.execute(
@@ -297,6 +314,11 @@ class ReplaceDepositOperation(RowCommand[Operation]):
 
     async def run(self, transaction: Transaction) -> Operation:
         """The same inputs, new outputs; the deposit's credit follows the new fee."""
+        successor_id = await transaction.connection.scalar(
+            select(OPERATION.c.id).where(OPERATION.c.predecessor_id == self.operation.id)
+        )
+        if successor_id is not None:
+            return await load_operation(transaction.connection, transaction.wallet, successor_id)
         await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
         changed = await transaction.connection.execute(
             update(DEPOSIT)

@@ -11,12 +11,14 @@ Laws
 - Nobody can cancel a batch: it runs in the executor's own task. A caller that stops waiting
   changes nothing.
 - Never a network call other than to the database inside.
+- What all holds promise is counted here and read again whenever the count may be off: at the start,
+  after a COMMIT whose fate was unknown, and each second where other processes share the database.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
@@ -37,6 +39,7 @@ log = structlog.get_logger()
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P03", "53300"})
 RETRIED_SQLSTATE_CLASS: Final = "08"
 ATTEMPTS_TOGETHER: Final = 2
+HELD_FRESH_S: Final = 1.0
 
 
 class Clock(Protocol):
@@ -53,7 +56,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorLimits:
-    """Bounds of the executor; `held_msat_max` is the most this process promises at once (I-18)."""
+    """Bounds of the executor; `held_msat_max` is the most all holds may promise at once (I-18)."""
 
     queue_max: int = 4096
     batch_max: int = 256
@@ -87,18 +90,25 @@ class LedgerExecutor:
         self._statements = BulkStatements(database.dialect)
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._held_msat = 0
+        self._held_read_at: datetime | None = None
         self._stopping = False
         self.batches = 0
         self.commands = 0
 
     @property
     def held_msat(self) -> int:
-        """What this process has promised and not yet ended."""
+        """What all holds promise, as far as this process knows."""
         return self._held_msat
 
-    def adopt_holds(self, held_msat: int) -> None:
-        """Count holds that were in the database before this process wrote any."""
-        self._held_msat = held_msat
+    @property
+    def held_msat_max(self) -> int:
+        """The most all holds may promise (I-18)."""
+        return self._limits.held_msat_max
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes commands."""
+        return not self._stopping
 
     async def submit(self, command: Command[ResultT] | RowCommand[ResultT]) -> ResultT:
         """The command's result, after its COMMIT.
@@ -165,8 +175,10 @@ class LedgerExecutor:
         _resolve(batch)
 
     async def _transact(self, batch: Sequence[_Entry]) -> None:
+        read_at, self._held_read_at = self._held_read_at, None
         async with self._database.writer.begin() as connection:
             book = await self._load(connection, batch)
+            read_at = await self._count_held(connection, book, read_at)
             transaction = Transaction(
                 connection=connection,
                 dialect=self._database.dialect,
@@ -176,7 +188,7 @@ class LedgerExecutor:
             for entry in batch:
                 await _apply(entry, transaction)
             await write_book(connection, self._statements, book)
-        self._held_msat = book.held_msat
+        self._held_msat, self._held_read_at = book.held_msat, read_at
         self.batches += 1
         self.commands += len(batch)
 
@@ -193,6 +205,21 @@ class LedgerExecutor:
             held_msat=self._held_msat,
             held_msat_max=self._limits.held_msat_max,
         )
+
+    async def _count_held(
+        self, connection: AsyncConnection, book: Book, read_at: datetime | None
+    ) -> datetime:
+        """Put into the book what all holds promise; yields when that was last read.
+
+        Read after the keys are locked: a transaction of our own whose fate we do not know has then
+        ended.
+        """
+        is_alone = self._database.dialect == "sqlite"
+        fresh_from = book.now - timedelta(seconds=HELD_FRESH_S)
+        if read_at is not None and (is_alone or read_at > fresh_from):
+            return read_at
+        book.held_msat = int((await connection.execute(self._statements.held)).scalar_one())
+        return book.now
 
 
 async def _apply(entry: _Entry, transaction: Transaction) -> None:

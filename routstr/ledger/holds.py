@@ -84,14 +84,16 @@ class Reserve(Command[Hold]):
         account = book.account(self.caller)
         existing = book.hold(self.hold_id)
         if existing is not None:
-            return self._hold(existing.amount_msat, account)
+            return self._hold(
+                account, existing.amount_msat, account.available_msat + existing.amount_msat
+            )
         _check_permission(account, self.model_id, book)
         amount_msat = min(self.wanted_msat, account.available_msat)
         if amount_msat < self.minimum_msat:
             raise insufficient(account, self.minimum_msat)
         if book.held_msat + amount_msat > book.held_msat_max:
             raise Overloaded("The node has promised as much as it may; try again shortly.")
-        hold = self._hold(amount_msat, account)
+        hold = self._hold(account, amount_msat, account.available_msat)
         book.put_account(
             replace(
                 account,
@@ -114,13 +116,14 @@ class Reserve(Command[Hold]):
         )
         return hold
 
-    def _hold(self, amount_msat: int, account: Account) -> Hold:
+    def _hold(self, account: Account, amount_msat: int, free_msat: int) -> Hold:
+        """`free_msat` is what the key can spend, this hold included."""
         return Hold(
             id=self.hold_id,
             api_key_id=account.id,
             amount_msat=amount_msat,
             quote_msat=self.quote_msat,
-            payable_msat=max(amount_msat, min(self.quote_msat, account.available_msat)),
+            payable_msat=max(amount_msat, min(self.quote_msat, free_msat)),
         )
 
 

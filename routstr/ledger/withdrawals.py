@@ -20,6 +20,7 @@ from routstr.ecash.token import PROOFS_MAX, Token, encode_token_v4
 from routstr.errors import (
     BalanceTooSmall,
     IdempotencyMismatch,
+    InvalidParameter,
     MintShort,
     NoBalance,
     RequestsInFlight,
@@ -29,10 +30,12 @@ from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.holds import insufficient
 from routstr.ledger.purse import Drawn, draw, look
 from routstr.ledger.sagas import (
+    OPERATION,
     PROOF,
     Operation,
     OperationState,
     Plan,
+    load_operation,
     move_operation,
     prepare,
     store_proofs,
@@ -76,8 +79,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     """Debit a key and give out ecash of one mint; `amount` is in its unit, None empties the key.
 
     Refuses with InvalidApiKey, NoBalance, BalanceTooSmall, RequestsInFlight (emptying while holds
-    exist), InsufficientBalance, IdempotencyMismatch, MintShort. The same idempotency key yields
-    the withdrawal there is.
+    exist), InsufficientBalance, InvalidParameter, IdempotencyMismatch, MintShort. The same
+    idempotency key yields the withdrawal there is.
     """
 
     withdrawal_id: str
@@ -103,7 +106,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         account = transaction.book.account(self.caller)
         existing = await self._existing(transaction, account)
         if existing is not None:
-            return Withdrawing(withdrawal=existing, operation=None, is_replay=True)
+            return existing
         self._check(account)
         purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)
@@ -113,22 +116,32 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
             return await self._issue_now(transaction, account, drawn)
         return await self._swap(transaction, account, purse, fee_ppk, wanted)
 
-    async def _existing(self, transaction: Transaction, account: Account) -> WithdrawalView | None:
-        if self.idempotency_key is None:
-            return None
+    async def _existing(self, transaction: Transaction, account: Account) -> Withdrawing | None:
+        """The withdrawal there is: of the idempotency key, or of this very command, its COMMIT's
+        answer lost; then its swap is still to be driven."""
+        wanted = WITHDRAWAL.c.id == self.withdrawal_id
+        if self.idempotency_key is not None:
+            wanted |= WITHDRAWAL.c.idempotency_key == self.idempotency_key
         row = (
             await transaction.connection.execute(
-                select(WITHDRAWAL.c.id, WITHDRAWAL.c.fingerprint).where(
-                    WITHDRAWAL.c.api_key_id == account.id,
-                    WITHDRAWAL.c.idempotency_key == self.idempotency_key,
-                )
+                select(WITHDRAWAL, OPERATION.c.id.label("swap_id"), OPERATION.c.state)
+                .outerjoin(OPERATION, OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
+                .where(WITHDRAWAL.c.api_key_id == account.id, wanted)
+                .order_by(OPERATION.c.created_at)
             )
-        ).one_or_none()
+        ).first()
         if row is None:
             return None
         if row.fingerprint != self.fingerprint:
             raise IdempotencyMismatch
-        return await view_withdrawal(transaction, row.id, account)
+        is_replay = row.id != self.withdrawal_id or row.state not in {None, OperationState.PREPARED}
+        operation = None
+        if row.swap_id is not None and not is_replay:
+            operation = await load_operation(
+                transaction.connection, transaction.wallet, row.swap_id
+            )
+        view = await view_withdrawal(transaction, row.id, account)
+        return Withdrawing(withdrawal=view, operation=operation, is_replay=is_replay)
 
     def _check(self, account: Account) -> None:
         if self.amount is None:
@@ -138,6 +151,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
                 raise NoBalance
             if unit_from_msat(account.available_msat, self.unit) == 0:
                 raise BalanceTooSmall
+        elif self.amount < 1:
+            raise InvalidParameter("A withdrawal is of at least 1.", param="amount")
         elif msat_from_unit(self.amount, self.unit) > account.available_msat:
             raise insufficient(account, msat_from_unit(self.amount, self.unit))
 
