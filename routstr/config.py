@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     mint_answer_bytes_max: Positive = 1024 * 1024
     mint_calls_max: Positive = 4
     mint_calls_per_minute: Positive = 600
+    mint_calls_burst: Positive = 100
     mint_lease_s: Seconds = 45
     mint_watch_s: Seconds = 86_400
     keyset_refresh_s: Seconds = 300
@@ -127,7 +128,8 @@ class Settings(BaseSettings):
     refund_ttl_seconds: Positive = 30 * 86_400
     operation_wait_s: Seconds = 25
     expire_every_s: Seconds = 10
-    resume_every_s: Seconds = 60
+    resume_every_s: Seconds = 5
+    prune_every_s: Seconds = 3600
     audit_every_s: Seconds = 3600
 
     @field_validator("cashu_mints", mode="before")

@@ -41,6 +41,8 @@ from routstr.ledger.withdrawals import (
     Withdrawing,
 )
 
+__all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "read_withdrawal", "withdraw"]
+
 log = structlog.get_logger()
 
 
@@ -86,9 +88,9 @@ async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
         raise RefundKeyNotFound from error
     except (NoBalance, BalanceTooSmall) as error:
         again = None if wish.amount_sat is not None else await _last_again(ctx, key.id)
-        if again is None:
-            raise error
-        return again
+        if again is not None:
+            return again
+        raise (NoBalance() if await _was_emptied(ctx, key.id) else error) from error
 
 
 def _sources(ctx: Context, wish: Wish, known: list[Source]) -> list[Source]:
@@ -218,6 +220,12 @@ async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:
     if set(states.values()) != {ProofState.UNSPENT}:
         return None
     return await read_withdrawal(ctx, KeyRef(id=api_key_id), row.id)
+
+
+async def _was_emptied(ctx: Context, api_key_id: str) -> bool:
+    """Whether an earlier withdrawal took what there was: what is left was never enough."""
+    async with ctx.database.reading() as connection:
+        return await find_withdrawal(connection, api_key_id) is not None
 
 
 async def stored_withdrawal(ctx: Context, api_key_id: str, withdrawal_id: str) -> WithdrawalRow:

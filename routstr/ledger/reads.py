@@ -287,3 +287,28 @@ async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, in
 async def is_reachable(connection: ReadConnection) -> bool:
     """Whether the database answers."""
     return bool(await connection.scalar(select(literal(1))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """The last run of a job; `ok` is None while it never finished."""
+
+    name: str
+    ok: bool | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    result: Mapping[str, object] | None
+
+
+async def last_job(connection: ReadConnection, name: str) -> JobView | None:
+    """That job's last run, if it ever ran."""
+    row = (await connection.execute(select(JOB).where(JOB.c.name == name))).one_or_none()
+    if row is None:
+        return None
+    return JobView(
+        name=row.name,
+        ok=row.ok,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        result=row.result,
+    )

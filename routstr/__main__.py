@@ -1,0 +1,145 @@
+"""The command line: `routstr serve | audit`, with `--help` for each."""
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+from rich.table import Table
+
+from routstr import __version__
+from routstr.app import Ids, WallClock, create_app, observing, open_ledger
+from routstr.config import Settings, check_for_serving, load_settings
+from routstr.errors import ConfigError
+from routstr.flows.audit import audit as audit_deeply
+from routstr.ledger.audit import AuditReport, audit, report_json, report_rows
+from routstr.ledger.engine import lock_directory
+from routstr.log import configure
+
+cli = typer.Typer(
+    name="routstr",
+    help="A node that sells an HTTP API per request, for ecash, without accounts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.command()
+def serve() -> None:
+    """Run the node: migrate the database, finish what a crash left open, then serve.
+
+    Settings come from the environment and from `.env`; the README lists them.
+    """
+    settings = check_for_serving(load_settings())
+    configure(settings.log_level, json=settings.log_json)
+    serve_app(create_app(settings), settings)
+
+
+def serve_app(app: FastAPI, settings: Settings) -> None:
+    """Serve an app until it is told to stop (SIGTERM, SIGINT)."""
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 10,
+        timeout_keep_alive=75,
+    )
+
+
+@cli.command("audit")
+def audit_command(
+    full: Annotated[bool, typer.Option(help="Check every row, not only the recent ones.")] = True,
+    deep: Annotated[bool, typer.Option(help="Also ask the mints about our proofs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check that the books are whole; exit 0 if they are, 1 if an invariant is broken.
+
+    Works beside a running node and on a stopped one.
+    """
+    settings = load_settings()
+    configure("WARNING", json=False)
+    report = asyncio.run(_audit(settings, full=full, deep=deep))
+    if as_json:
+        typer.echo(json.dumps(report_json(report)))
+    else:
+        _print_report(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+async def _audit(settings: Settings, *, full: bool, deep: bool) -> AuditReport:
+    if deep:
+        async with observing(check_for_serving(settings)) as ctx:
+            return await audit_deeply(ctx, full=full, deep=True)
+    async with AsyncExitStack() as stack:
+        database, _, wallet = await open_ledger(settings, Ids(), stack, may_write=False)
+        return await audit(
+            database,
+            wallet.vault,
+            full=full,
+            now=WallClock().now(),
+            held_msat_max=settings.exposure_msat_max,
+            is_running=_is_running(settings),
+        )
+
+
+def _is_running(settings: Settings) -> bool:
+    """Whether a node owns the SQLite data directory; PostgreSQL cannot tell, so it is assumed."""
+    if not settings.database_url.startswith("sqlite"):
+        return True
+    try:
+        lock_directory(settings.data_dir).release()
+    except ConfigError:
+        return True
+    return False
+
+
+def _print_report(report: AuditReport) -> None:
+    table = Table(title="Audit", title_justify="left")
+    for column in ("invariant", "what always holds", "found"):
+        table.add_column(column)
+    for name, title, found in report_rows(report):
+        style = "green" if found == "ok" else "bold red"
+        table.add_row(name, title, f"[{style}]{found}[/{style}]")
+    console = Console()
+    console.print(table)
+    totals = report.totals
+    console.print(
+        f"balances {totals.balances_msat} msat, held by requests {totals.holds_msat} msat,"
+        f" ecash {totals.held_msat} msat, surplus {totals.surplus_msat} msat"
+    )
+    verdict = "[green]The books are whole.[/green]"
+    broken = ", ".join(report.broken)
+    console.print(verdict if report.ok else f"[bold red]Broken: {broken}.[/bold red]")
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the settings is one line on stderr, exit 2."""
+    try:
+        cli(standalone_mode=True)
+    except ConfigError as error:
+        typer.echo(f"routstr: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,385 @@
+"""The composition root: every part is made here, once, and given to those who need it.
+
+Start: settings checked, data directory locked, schema migrated, secrets opened, ledger running,
+orphans of a dead process ended, then the doors open. Stop: doors closed, running requests given
+`shutdown_grace_s`, then ended and settled, and the ledger drained before anything is closed.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+import structlog
+from fastapi import FastAPI
+
+from routstr import __version__
+from routstr.config import Settings, check_for_serving
+from routstr.core.order import parse_json_object
+from routstr.core.pricing import Model, Price
+from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
+from routstr.errors import ConfigError, RoutstrError
+from routstr.flows.context import (
+    Catalog,
+    Context,
+    EarlyLeaves,
+    Failpoint,
+    Limits,
+    MintShelf,
+    NodeFacts,
+    RunningHolds,
+    TaskOwner,
+)
+from routstr.flows.expire import expire
+from routstr.flows.resume import resume
+from routstr.gateways.mint import MintClient
+from routstr.gateways.mint_limits import LaneLimits
+from routstr.gateways.upstream import UpstreamClient
+from routstr.jobs.runner import JobRunner
+from routstr.jobs.schedule import Periods, jobs
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import (
+    Database,
+    PoolSettings,
+    check_durability,
+    lock_directory,
+    open_database,
+)
+from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.migrate import migrate
+from routstr.ledger.sagas import DropLeases
+from routstr.ledger.seed import wallet_mnemonic
+from routstr.ledger.vault import Vault
+from routstr.log import Secret
+from routstr.web.balance import router as balance_router
+from routstr.web.catalog import router as catalog_router
+from routstr.web.errors import install_errors
+from routstr.web.middleware import install_middleware
+from routstr.web.proxy import routes as proxy_routes
+
+log = structlog.get_logger()
+
+KEY_FILE: Final = "secret.key"
+KEY_FILE_BYTES: Final = 32
+API_KEY_BYTES: Final = 32
+MNEMONIC_BYTES: Final = 16
+ID_BYTES: Final = 16
+IDS_PER_BLOCK: Final = 64
+
+
+class Ids:
+    """Fresh ids: a telling prefix and 128 random bits, drawn in blocks for speed."""
+
+    def __init__(self) -> None:
+        """No block yet."""
+        self._block = b""
+
+    def new(self, kind: str) -> str:
+        """`kind` followed by 32 hex digits."""
+        if not self._block:
+            self._block = secrets.token_bytes(ID_BYTES * IDS_PER_BLOCK)
+        taken, self._block = self._block[:ID_BYTES], self._block[ID_BYTES:]
+        return f"{kind}_{taken.hex()}"
+
+
+class WallClock:
+    """The one real clock."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - this is the one real clock
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that long."""
+        await asyncio.sleep(seconds)  # noqa: TID251 - this is the one real clock
+
+
+def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAPI:
+    """The node as an ASGI app; nothing is opened until its lifespan starts.
+
+    `failpoint` is called at named points around every await on money; only tests arm it. Raises
+    ConfigError for settings a node must not serve with.
+    """
+    checked = check_for_serving(settings)
+    ids = Ids()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(checked, ids, failpoint or _nothing) as ctx:
+            app.state.ctx = ctx
+            yield
+
+    app = FastAPI(
+        title=checked.name,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    install_errors(app)
+    install_middleware(app, checked)
+    app.include_router(catalog_router)
+    for prefix in ("/v1/balance", "/v1/wallet"):
+        app.include_router(balance_router, prefix=prefix)
+    app.router.routes.extend(proxy_routes())
+    return app
+
+
+def _nothing(_: str) -> None:
+    """No failpoint is armed."""
+
+
+@asynccontextmanager
+async def observing(settings: Settings) -> AsyncIterator[Context]:
+    """A context that only reads, beside a running node or on a stopped one's database."""
+    async with AsyncExitStack() as stack:
+        yield await _assemble(settings, Ids(), _nothing, stack, may_write=False)
+
+
+@asynccontextmanager
+async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIterator[Context]:
+    """A node at work, without its HTTP doors. Raises ConfigError when it must not start."""
+    async with AsyncExitStack() as stack:
+        ctx = await _assemble(settings, ids, failpoint, stack)
+        loop = asyncio.get_running_loop()
+        ledger = loop.create_task(ctx.ledger.run(), name="ledger")
+        if ctx.database.dialect == "sqlite":
+            await ctx.ledger.submit(DropLeases())
+            await expire(ctx, orphaned=True)
+        runner = JobRunner(ctx, jobs(_periods(settings)))
+        working = loop.create_task(runner.run(), name="jobs")
+        ctx.tasks.start(resume(ctx), name="resume at start")
+        log.info("node_started", version=__version__, engine=ctx.database.dialect)
+        try:
+            yield ctx
+        finally:
+            runner.stop()
+            await _end_requests(ctx, settings.shutdown_grace_s)
+            await working
+            ctx.ledger.stop()
+            await ledger
+            log.info("node_stopped")
+
+
+async def _end_requests(ctx: Context, grace_s: float) -> None:
+    """Let running requests end by themselves, then end them, settled; then await every task."""
+    deadline_s = ctx.monotonic_s() + grace_s
+    while len(ctx.holds) and ctx.monotonic_s() < deadline_s:
+        await ctx.clock.sleep(0.05)
+    ctx.holds.stop()
+    await ctx.tasks.finish(grace_s)
+
+
+async def open_ledger(
+    settings: Settings, ids: Ids, stack: AsyncExitStack, *, may_write: bool = True
+) -> tuple[Database, LedgerExecutor, Wallet]:
+    """The database, its executor (not running yet) and the wallet's keys.
+
+    With `may_write` the data directory is locked and the schema migrated first.
+    """
+    if may_write:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if settings.database_url.startswith("sqlite"):
+            stack.callback(lock_directory(settings.data_dir).release)
+        await migrate(settings.database_url)
+    database = open_database(settings.database_url, _pool(settings))
+    stack.push_async_callback(database.close)
+    await check_durability(database)
+    clock = WallClock()
+    vault = Vault(master_key(settings), random_bytes=secrets.token_bytes)
+    words = await wallet_mnemonic(
+        database,
+        vault,
+        new_mnemonic=lambda: new_mnemonic(secrets.token_bytes(MNEMONIC_BYTES)),
+        now=clock.now(),
+    )
+    wallet = Wallet(seed=seed_from_mnemonic(words), vault=vault, new_id=ids.new)
+    executor = LedgerExecutor(
+        database,
+        wallet=wallet,
+        clock=clock,
+        limits=ExecutorLimits(
+            queue_max=settings.ledger_queue_max,
+            batch_max=settings.ledger_batch_max,
+            held_msat_max=settings.exposure_msat_max,
+        ),
+    )
+    return database, executor, wallet
+
+
+async def _assemble(
+    settings: Settings,
+    ids: Ids,
+    failpoint: Failpoint,
+    stack: AsyncExitStack,
+    *,
+    may_write: bool = True,
+) -> Context:
+    catalog = Catalog(load_models(settings))
+    database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
+    clock = WallClock()
+    mints = MintClient(
+        mint_urls=settings.cashu_mints,
+        clock=clock,
+        limits=LaneLimits(
+            calls_max=settings.mint_calls_max,
+            rate_per_minute=settings.mint_calls_per_minute,
+            burst=settings.mint_calls_burst,
+        ),
+        allow_loopback_http=settings.allow_loopback_http,
+        connect_s=settings.mint_connect_timeout_s,
+        total_s=settings.mint_total_timeout_s,
+    )
+    await stack.enter_async_context(mints)
+    upstream_key = settings.upstream_api_key
+    upstream = UpstreamClient(
+        base_url=settings.upstream_base_url,
+        api_key=Secret("" if upstream_key is None else upstream_key.get_secret_value()),
+        allow_loopback_http=settings.allow_loopback_http,
+    )
+    await stack.enter_async_context(upstream)
+    return Context(
+        ledger=ledger,
+        database=database,
+        wallet=wallet,
+        mints=mints,
+        upstream=upstream,
+        catalog=catalog,
+        clock=clock,
+        monotonic_s=clock.monotonic,
+        new_id=ids.new,
+        new_api_key=lambda: f"sk-{secrets.token_hex(API_KEY_BYTES)}",
+        owner=ids.new("node"),
+        limits=_limits(settings),
+        facts=_facts(settings),
+        tasks=TaskOwner(),
+        holds=RunningHolds(),
+        shelf=MintShelf(),
+        early_leaves=EarlyLeaves(
+            leaves_max=settings.early_leaves_max,
+            window_s=settings.early_leaves_window_s,
+            now_s=clock.monotonic,
+        ),
+        failpoint=failpoint,
+    )
+
+
+def master_key(settings: Settings) -> bytes:
+    """The master secret: SECRET_KEY, or a file of the data directory, made on the first start.
+
+    Raises ConfigError for a file that others can read.
+    """
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    path = settings.data_dir / KEY_FILE
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(KEY_FILE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"SECRET_KEY: {path} can be read by others; chmod 600 it")
+    return bytes.fromhex(path.read_text().strip())
+
+
+def load_models(settings: Settings) -> list[Model]:
+    """The models of MODELS_FILE, each with a version naming its prices. Raises ConfigError."""
+    path = settings.models_file
+    assert path is not None, "checked before"
+    try:
+        entries = parse_json_object(path.read_bytes())["models"]
+        models = [_model(entry) for entry in entries] if isinstance(entries, list) else []
+    except OSError as error:
+        raise ConfigError(f"MODELS_FILE: {path} cannot be read") from error
+    except (RoutstrError, KeyError, TypeError) as error:
+        raise ConfigError(f"MODELS_FILE: {path} is not as documented: {error}") from error
+    if not models:
+        raise ConfigError(f"MODELS_FILE: {path} lists no model")
+    if len({model.id for model in models}) != len(models):
+        raise ConfigError(f"MODELS_FILE: {path} names a model twice")
+    return models
+
+
+def _model(entry: dict[str, object]) -> Model:
+    rates = {name: entry[name] for name in ("input_msat_per_mtok", "output_msat_per_mtok")}
+    rates["request_msat"] = entry.get("request_msat", 0)
+    numbers = {name: _whole(name, value) for name, value in rates.items()}
+    digest = hashlib.sha256(orjson.dumps([entry["id"], sorted(numbers.items())])).hexdigest()
+    return Model(
+        id=_text("id", entry["id"]),
+        name=_text("name", entry.get("name", entry["id"])),
+        description=_text("description", entry.get("description", "")),
+        context_length=_whole("context_length", entry["context_length"]),
+        max_output_tokens=_whole("max_output_tokens", entry["max_output_tokens"]),
+        price=Price(version=f"pv_{digest[:16]}", **numbers),
+    )
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is not an integer")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not a text")
+    return value
+
+
+def _pool(settings: Settings) -> PoolSettings:
+    return PoolSettings(
+        size=settings.db_pool_size,
+        overflow=settings.db_pool_overflow,
+        timeout_s=settings.db_pool_timeout_s,
+        recycle_s=settings.db_pool_recycle_s,
+        pre_ping=settings.db_pool_pre_ping,
+    )
+
+
+def _periods(settings: Settings) -> Periods:
+    return Periods(
+        expire_s=settings.expire_every_s,
+        resume_s=settings.resume_every_s,
+        audit_s=settings.audit_every_s,
+        prune_s=settings.prune_every_s,
+        renew_s=settings.hold_renew_s,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    """Each limit is the setting of the same name."""
+    names = {each.name for each in fields(Limits)} - {"refund_ttl_s"}
+    return Limits(
+        refund_ttl_s=settings.refund_ttl_seconds,
+        **{name: getattr(settings, name) for name in names},
+    )
+
+
+def _facts(settings: Settings) -> NodeFacts:
+    return NodeFacts(
+        name=settings.name,
+        description=settings.description,
+        version=__version__,
+        npub=settings.npub,
+        http_url=settings.http_url,
+        onion_url=settings.onion_url,
+        mints=settings.cashu_mints,
+        allow_loopback_http=settings.allow_loopback_http,
+        body_bytes_max=settings.body_bytes_max,
+        btc_usd_text=str(settings.btc_usd_price),
+        upstream_name="upstream",
+    )

@@ -1,0 +1,68 @@
+"""Which jobs there are and when they run; what they do is a flow."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from routstr.flows.audit import audit
+from routstr.flows.context import Context
+from routstr.flows.expire import expire, prune
+from routstr.flows.renew import renew
+from routstr.flows.resume import resume
+
+Result = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A name, a period in seconds, and the flow. A `shared` job runs in one process at a time."""
+
+    name: str
+    every_s: float
+    run: Callable[[Context], Awaitable[tuple[bool, Result]]]
+    is_shared: bool = True
+    lease_s: float = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Periods:
+    """How often each job runs, in seconds."""
+
+    expire_s: float
+    resume_s: float
+    audit_s: float
+    prune_s: float
+    renew_s: float
+
+
+def jobs(periods: Periods) -> tuple[Job, ...]:
+    """All jobs of the node."""
+    return (
+        Job(name="renew", every_s=periods.renew_s, run=_renew, is_shared=False),
+        Job(name="expire", every_s=periods.expire_s, run=_expire),
+        Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
+        Job(name="prune", every_s=periods.prune_s, run=_prune),
+        Job(name="audit", every_s=periods.audit_s, run=_audit),
+    )
+
+
+async def _renew(ctx: Context) -> tuple[bool, Result]:
+    await renew(ctx)
+    return True, {}
+
+
+async def _expire(ctx: Context) -> tuple[bool, Result]:
+    return True, {"ended": await expire(ctx)}
+
+
+async def _resume(ctx: Context) -> tuple[bool, Result]:
+    return True, {"driven": await resume(ctx)}
+
+
+async def _prune(ctx: Context) -> tuple[bool, Result]:
+    return True, {"erased": await prune(ctx)}
+
+
+async def _audit(ctx: Context) -> tuple[bool, Result]:
+    report = await audit(ctx, full=False, deep=False)
+    breached = {each.name: each.breaches for each in report.invariants if each.breaches}
+    return report.ok, {"breaches": breached}

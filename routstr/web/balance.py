@@ -1,0 +1,237 @@
+"""`/v1/balance/*` and its alias `/v1/wallet/*`: a key's money, in and out (contract, section 4)."""
+
+import hashlib
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from routstr.core.money import unit_from_msat
+from routstr.errors import InvalidParameter, UnsupportedParameter
+from routstr.flows.authenticate import credential_text
+from routstr.flows.keys import Created, Terms, create_key, key_info, topup
+from routstr.flows.statement import key_history, key_statement
+from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.ledger.reads import HistoryRow, StatementRow
+from routstr.web.deps import AnyCaller, Ctx, IdempotencyKey
+
+PAGE_MAX: Final = 200
+SATS_MAX: Final = 2_100_000_000_000_000
+REPLAYED: Final = "Idempotent-Replayed"
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _GivenInQuery(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _CreateTerms(BaseModel):
+    initial_balance_token: str = Field(min_length=1)
+    balance_limit: int | None = None
+    balance_limit_reset: Literal["daily", "weekly", "monthly"] | None = None
+    validity_date: int | None = None
+
+
+class CreateBody(_Given, _CreateTerms):
+    """A token for a new key, and the key's terms, as JSON."""
+
+
+class CreateQuery(_GivenInQuery, _CreateTerms):
+    """The same in the query."""
+
+
+class TopupBody(_Given):
+    """A token for an existing key."""
+
+    cashu_token: str = Field(min_length=1)
+
+
+class RefundBody(_Given):
+    """How much to take out, and from which mint; everything if nothing is said."""
+
+    amount_sats: int | None = Field(default=None, gt=0, le=SATS_MAX)
+    mint_url: str | None = None
+    lightning_address: str | None = None
+    invoice: str | None = None
+
+
+router = APIRouter(tags=["balance"])
+
+
+@router.get("/")
+@router.get("/info")
+async def info(request: Request, ctx: Ctx, caller: AnyCaller) -> dict[str, object]:
+    """The key, its balance less holds, and its limits."""
+    found = await key_info(ctx, caller.ref, credential_text(request.headers))
+    key = found.key
+    return {
+        "api_key": found.api_key,
+        "key_id": key.id,
+        "balance": key.available_msat,
+        "reserved": key.reserved_msat,
+        "is_child": key.parent_id is not None,
+        "total_requests": key.total_requests,
+        "total_spent": key.total_spent_msat,
+        "balance_limit": key.balance_limit_msat,
+        "balance_limit_reset": key.limit_reset,
+        "validity_date": None if key.expires_at is None else int(key.expires_at.timestamp()),
+        "child_keys": [],
+    }
+
+
+@router.get("/create")
+async def create_by_query(
+    query: Annotated[CreateQuery, Query()], response: Response, ctx: Ctx, repeat: IdempotencyKey
+) -> dict[str, object]:
+    """A key for a token, asked for by URL, as older clients do."""
+    return _created(await _create(ctx, query, repeat), response)
+
+
+@router.post("/create")
+async def create(
+    body: CreateBody, response: Response, ctx: Ctx, repeat: IdempotencyKey
+) -> dict[str, object]:
+    """A key for a token."""
+    return _created(await _create(ctx, body, repeat), response)
+
+
+async def _create(ctx: Ctx, given: _CreateTerms, repeat: str | None) -> Created:
+    terms = Terms(
+        balance_limit_msat=given.balance_limit,
+        balance_limit_reset=given.balance_limit_reset,
+        validity_date=given.validity_date,
+    )
+    return await create_key(ctx, given.initial_balance_token, terms, idempotency_key=repeat)
+
+
+def _created(created: Created, response: Response) -> dict[str, object]:
+    if created.is_replay:
+        response.headers[REPLAYED] = "true"
+    return {
+        "api_key": created.api_key,
+        "balance": created.available_msat,
+        "key_id": created.key_id,
+    }
+
+
+@router.post("/topup")
+async def top_up(
+    response: Response,
+    ctx: Ctx,
+    caller: AnyCaller,
+    repeat: IdempotencyKey,
+    body: Annotated[TopupBody | None, Body()] = None,
+    cashu_token: Annotated[str | None, Query()] = None,
+) -> dict[str, object]:
+    """Credit a token to the key; the same token again changes nothing."""
+    text = cashu_token if body is None else body.cashu_token
+    if not text:
+        raise InvalidParameter("Send a Cashu token.", param="cashu_token")
+    received = await topup(ctx, caller.ref, text, idempotency_key=repeat)
+    if repeat is not None and not received.is_first:
+        response.headers[REPLAYED] = "true"
+    return {"msats": received.credit_msat, "balance": received.available_msat}
+
+
+@router.post("/refund")
+async def refund(
+    request: Request,
+    response: Response,
+    ctx: Ctx,
+    caller: AnyCaller,
+    repeat: IdempotencyKey,
+    body: Annotated[RefundBody | None, Body()] = None,
+) -> dict[str, object]:
+    """Take ecash out: the whole balance, or `amount_sats` of it."""
+    given = body or RefundBody()
+    for name in ("lightning_address", "invoice"):
+        if getattr(given, name) is not None:
+            raise UnsupportedParameter("Refunds over Lightning are not offered here.", param=name)
+    fingerprint = hashlib.sha256(given.model_dump_json().encode()).hexdigest()
+    wish = Wish(
+        amount_sat=given.amount_sats,
+        mint_url=given.mint_url,
+        idempotency_key=repeat,
+        fingerprint=fingerprint,
+    )
+    view = await withdraw(ctx, caller.ref, wish)
+    if view.is_replay:
+        response.headers[REPLAYED] = "true"
+    return _refund(view)
+
+
+@router.get("/refund/{refund_id}")
+async def read_refund(refund_id: str, ctx: Ctx, caller: AnyCaller) -> dict[str, object]:
+    """A refund again, its token until it is claimed."""
+    return _refund(await read_withdrawal(ctx, caller.ref, refund_id))
+
+
+@router.get("/history")
+async def history(
+    ctx: Ctx,
+    caller: AnyCaller,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> dict[str, object]:
+    """Deposits and refunds, newest first."""
+    rows, total = await key_history(ctx, caller.ref, limit=limit, offset=offset)
+    return {"transactions": [_history_row(row) for row in rows], "total": total}
+
+
+@router.get("/transactions")
+async def transactions(
+    ctx: Ctx,
+    caller: AnyCaller,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+) -> dict[str, object]:
+    """The key's audit chain, newest first, page by page."""
+    rows = await key_statement(ctx, caller.ref, limit=limit, before=before)
+    is_last = len(rows) < limit or rows[-1].sequence == 1
+    return {
+        "transactions": [_statement_row(row) for row in rows],
+        "next_before": None if is_last else rows[-1].sequence,
+    }
+
+
+def _refund(view: WithdrawalView) -> dict[str, object]:
+    amount = str(unit_from_msat(view.amount_msat, view.unit))
+    return {
+        "token": view.token,
+        f"{view.unit}s": amount,
+        "refund_id": view.id,
+        "status": view.status,
+        "fee_msats": view.fee_msat,
+        "remaining_msats": view.available_msat,
+    }
+
+
+def _history_row(row: HistoryRow) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "type": row.type,
+        "source": row.source,
+        "amount": unit_from_msat(row.amount_msat, row.unit),
+        "unit": row.unit,
+        "mint_url": row.mint_url,
+        "created_at": int(row.created_at.timestamp()),
+        "collected": row.status in {"credited", "claimed"},
+        "swept": row.status == "reclaimed",
+    }
+
+
+def _statement_row(row: StatementRow) -> dict[str, object]:
+    kind, _, request_id = row.operation_id.partition(":")
+    return {
+        "id": row.id,
+        "sequence": row.sequence,
+        "type": row.type,
+        "amount_msats": row.amount_msat,
+        "balance_after_msats": row.balance_after_msat,
+        "description": row.description,
+        "request_id": request_id if kind == "end" else None,
+        "created_at": int(row.created_at.timestamp()),
+    }
