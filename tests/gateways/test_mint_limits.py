@@ -155,6 +155,19 @@ async def test_each_429_halves_the_rate_down_to_a_floor(limited: int, interval_s
     await waiting
 
 
+async def test_after_a_429_nothing_is_left_of_the_burst() -> None:
+    clock = FakeClock()
+    lane = Lane(clock, LaneLimits(rate_per_minute=60, burst=20))
+    lane.limited(1)
+    await clock.advance(1.0)
+    await pass_through(lane)
+    waiting = asyncio.create_task(pass_through(lane))
+    await settle()
+    assert clock.sleeping_s == [pytest.approx(1.0)]
+    await clock.advance(1.0)
+    await waiting
+
+
 async def test_the_mints_own_retry_after_is_heard_and_bounded() -> None:
     clock = FakeClock()
     lane = Lane(clock, LaneLimits(rate_per_minute=6_000, burst=10, wait_s=100))

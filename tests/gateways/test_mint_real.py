@@ -1,4 +1,4 @@
-"""The mint client against nutshell: what a real mint answers is what we read."""
+"""The mint mint_client against nutshell: what a real mint answers is what we read."""
 
 from collections.abc import AsyncIterator
 
@@ -27,7 +27,7 @@ FREE = LaneLimits(rate_per_minute=10**9, burst=10**6, failures_max=100)
 
 
 @pytest.fixture
-async def client(real_mint: RealMint) -> AsyncIterator[MintClient]:
+async def mint_client(real_mint: RealMint) -> AsyncIterator[MintClient]:
     async with MintClient(
         mint_urls=[real_mint.url], clock=FakeClock(), limits=FREE, allow_loopback_http=True
     ) as opened:
@@ -35,8 +35,8 @@ async def client(real_mint: RealMint) -> AsyncIterator[MintClient]:
 
 
 @pytest.fixture
-async def keyset(real_mint: RealMint, client: MintClient) -> Keyset:
-    return next(each for each in await client.load_keysets(real_mint.url) if each.active)
+async def keyset(real_mint: RealMint, mint_client: MintClient) -> Keyset:
+    return next(each for each in await mint_client.load_keysets(real_mint.url) if each.active)
 
 
 @pytest.fixture
@@ -58,39 +58,39 @@ def swap_body(proofs: tuple[Proof, ...], outputs: tuple[Output, ...]) -> bytes:
     return orjson.dumps({"inputs": proofs_json(proofs), "outputs": blinded_messages_json(outputs)})
 
 
-async def test_its_info_and_keysets(real_mint: RealMint, client: MintClient) -> None:
-    assert (await client.get_info(real_mint.url)).nuts >= {4, 5, 7, 8, 9, 10, 11, 12, 20}
-    [keyset] = await client.load_keysets(real_mint.url)
+async def test_its_info_and_keysets(real_mint: RealMint, mint_client: MintClient) -> None:
+    assert (await mint_client.get_info(real_mint.url)).nuts >= {4, 5, 7, 8, 9, 10, 11, 12, 20}
+    [keyset] = await mint_client.load_keysets(real_mint.url)
     assert (keyset.unit, keyset.active, len(keyset.keys)) == ("sat", True, 64)
 
 
 async def test_a_swap_a_replay_and_a_restore(
-    real_mint: RealMint, client: MintClient, keyset: Keyset, proofs: tuple[Proof, ...]
+    real_mint: RealMint, mint_client: MintClient, keyset: Keyset, proofs: tuple[Proof, ...]
 ) -> None:
     url, outputs = real_mint.url, outputs_for(keyset, proofs)
     ys, messages = [y_of(p.secret) for p in proofs], [o.message() for o in outputs]
-    assert set((await client.check_state(url, ys)).values()) == {ProofState.UNSPENT}
-    assert await client.restore(url, messages) == {}
+    assert set((await mint_client.check_state(url, ys)).values()) == {ProofState.UNSPENT}
+    assert await mint_client.restore(url, messages) == {}
 
-    signatures = await client.swap(url, swap_body(proofs, outputs), priority=Priority.RECEIVE)
+    signatures = await mint_client.swap(url, swap_body(proofs, outputs), priority=Priority.RECEIVE)
     unblinded = unblind_all(outputs, signatures, keyset, require_dleq=True)
     assert sum(p.amount for p in unblinded) == 21
 
-    assert set((await client.check_state(url, ys)).values()) == {ProofState.SPENT}
-    restored = await client.restore(url, messages)
+    assert set((await mint_client.check_state(url, ys)).values()) == {ProofState.SPENT}
+    restored = await mint_client.restore(url, messages)
     again = unblind_all(outputs, [restored[o.b_] for o in outputs], keyset, require_dleq=True)
     assert [p.c for p in again] == [p.c for p in unblinded]
     with pytest.raises(MintRefused) as caught:
-        await client.swap(url, swap_body(proofs, outputs), priority=Priority.RECEIVE)
+        await mint_client.swap(url, swap_body(proofs, outputs), priority=Priority.RECEIVE)
     assert caught.value.refusal in (Refusal.SPENT, Refusal.OUTPUTS_SIGNED)
 
 
 async def test_its_refusals_are_in_the_table(
-    real_mint: RealMint, client: MintClient, keyset: Keyset, proofs: tuple[Proof, ...]
+    real_mint: RealMint, mint_client: MintClient, keyset: Keyset, proofs: tuple[Proof, ...]
 ) -> None:
     async def refusal_of(body: bytes) -> Refusal:
         with pytest.raises(MintRefused) as caught:
-            await client.swap(real_mint.url, body, priority=Priority.RECEIVE)
+            await mint_client.swap(real_mint.url, body, priority=Priority.RECEIVE)
         return caught.value.refusal
 
     outputs = outputs_for(keyset, proofs)
@@ -101,7 +101,7 @@ async def test_its_refusals_are_in_the_table(
     assert await refusal_of(b'{"inputs": []}') is Refusal.SAFE_OUR_BUG
     assert await refusal_of(b"{") is Refusal.SAFE_OUR_BUG
     with pytest.raises(MintRefused) as caught:
-        await client.get_keys(real_mint.url, "00" + "ab" * 7)
+        await mint_client.get_keys(real_mint.url, "00" + "ab" * 7)
     assert caught.value.refusal is Refusal.SAFE_REFRESH
 
 
@@ -109,8 +109,8 @@ async def test_both_units_and_the_fee_are_read(start_mint: StartMint) -> None:
     mint = start_mint(fee_ppk=100, units=("sat", "msat"))
     async with MintClient(
         mint_urls=[mint.url], clock=FakeClock(), limits=FREE, allow_loopback_http=True
-    ) as client:
-        keysets = await client.load_keysets(mint.url)
+    ) as mint_client:
+        keysets = await mint_client.load_keysets(mint.url)
     assert sorted((each.unit, each.input_fee_ppk) for each in keysets) == [
         ("msat", 100),
         ("sat", 100),

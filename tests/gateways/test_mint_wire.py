@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routstr.ecash.proof import BlindedMessage
 from routstr.gateways.mint_failure import MintFailure, MintLimited, MintUnknown
 from routstr.gateways.mint_wire import (
     ProofState,
@@ -184,6 +185,43 @@ def test_states_are_counted_ordered_and_echoed(states: list[object]) -> None:
         Y1: ProofState.UNSPENT,
         Y2: ProofState.PENDING,
     }
+
+
+ASKED = [BlindedMessage(amount=0, keyset_id=ID, b_=b_) for b_ in (Y1, Y2)]
+SIGNED = {"id": ID, "amount": 4, "C_": POINT, "dleq": None}
+
+
+def test_restored_signatures_are_told_apart_by_their_echo() -> None:
+    answer = {"outputs": [{"B_": Y2}], "signatures": [SIGNED]}
+    restored = restored_from_json(answer, ASKED)
+    assert list(restored) == [Y2]
+    assert restored[Y2].amount == 4
+
+
+@pytest.mark.parametrize(
+    ("outputs", "signatures"),
+    [
+        ([{"B_": Y1}], []),
+        ([], [SIGNED]),
+        ([{"B_": Y1}, {"B_": Y1}], [SIGNED, SIGNED]),
+        ([{"B_": Y1}, {"B_": Y2}, {"B_": Y1}], [SIGNED, SIGNED, SIGNED]),
+        ([{"B_": POINT}], [SIGNED]),
+        ([{}], [SIGNED]),
+        ([Y1], [SIGNED]),
+        ([{"B_": Y1}], [{**SIGNED, "id": "00" + "0" * 14}]),
+        ([{"B_": Y1}], [{**SIGNED, "amount": 0}]),
+        ([{"B_": Y1}], None),
+    ],
+)
+def test_a_restore_that_does_not_fit_is_unknown(outputs: object, signatures: object) -> None:
+    with pytest.raises(MintUnknown):
+        restored_from_json({"outputs": outputs, "signatures": signatures}, ASKED)
+
+
+def test_a_code_counts_with_status_400_only() -> None:
+    for status in (401, 403, 404, 409, 422, 500, 503):
+        with pytest.raises(MintUnknown):
+            check_status(status, b'{"detail": "spent", "code": 11001}', None)
 
 
 def test_orjson_reads_amounts_as_whole_numbers() -> None:
