@@ -16,7 +16,8 @@ from routstr.ledger.reads import StatementRow, find_key, statement
 AUDIT = {
     "chain": """
         SELECT count(*) FROM (
-          SELECT *, row_number() OVER w AS n, coalesce(lag(balance_after) OVER w, 0) + amount AS want
+          SELECT *, row_number() OVER w AS n,
+                 coalesce(lag(balance_after) OVER w, 0) + amount AS want
           FROM "transaction" WINDOW w AS (PARTITION BY api_key_id ORDER BY sequence)) x
         WHERE sequence <> n OR balance_after <> want""",
     "head": """

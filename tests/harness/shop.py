@@ -97,6 +97,12 @@ class Marks:
             self.at[name]()
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderBounds:
+    header_bytes_max: int = 32 * 1024
+    header_lines_max: int = 100
+
+
 @dataclass(slots=True, kw_only=True)
 class Shop:
     """The running node; `ctx.limits` are the defaults but for what the test changed."""
@@ -166,7 +172,7 @@ def make_app(ctx: Context) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.state.ctx = ctx
     install_errors(app)
-    install_middleware(app, Settings(_env_file=None))
+    install_middleware(app, HeaderBounds())
     app.router.routes.extend(routes())
     return app
 
@@ -251,13 +257,11 @@ def _new_id(kind: str) -> str:
 
 def _default_limits() -> Limits:
     """The settings' own defaults, as far as a setting of that name exists."""
-    settings = Settings(_env_file=None)
+    settings = Settings.model_fields
     known = {
-        field.name: getattr(settings, field.name)
-        for field in fields(Limits)
-        if hasattr(settings, field.name)
+        each.name: settings[each.name].default for each in fields(Limits) if each.name in settings
     }
-    return Limits(**known, refund_ttl_s=settings.refund_ttl_seconds)
+    return Limits(**known, refund_ttl_s=settings["refund_ttl_seconds"].default)
 
 
 _FACTS: Final = NodeFacts(
