@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import uvloop
+
 from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command, Wallet
@@ -111,7 +113,7 @@ async def measure(database_url: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="routstr-bench-") as directory:
         url = os.environ.get("BENCH_DATABASE_URL", f"sqlite+aiosqlite:///{directory}/bench.db")
-        asyncio.run(measure(url))
+        uvloop.run(measure(url))  # the node's own event loop
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Final, Literal
 
 import orjson
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Executable, text
 
 from routstr.core.hold import HoldState
 from routstr.ledger.book import Account, Book, HoldRow, KeyRef
 from routstr.ledger.columns import as_json, as_time, time_text
 from routstr.ledger.commands import LostRace
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import Dialect
 
 Kind = Literal["text", "bigint", "timestamptz", "jsonb"]
@@ -134,7 +134,7 @@ def _insert(table: str, columns: Columns, dialect: Dialect) -> str:
 
 
 async def load_accounts(
-    connection: AsyncConnection, statements: BulkStatements, refs: Sequence[KeyRef]
+    connection: LedgerConnection, statements: BulkStatements, refs: Sequence[KeyRef]
 ) -> list[Account]:
     """Load and lock the accounts meant, in id order so that two writers never deadlock."""
     parameters = {
@@ -164,7 +164,7 @@ async def load_accounts(
 
 
 async def load_holds(
-    connection: AsyncConnection, statements: BulkStatements, ids: Sequence[str]
+    connection: LedgerConnection, statements: BulkStatements, ids: Sequence[str]
 ) -> list[HoldRow]:
     """Load the holds of those ids; their keys' locks protect them."""
     if not ids:
@@ -187,7 +187,7 @@ async def load_holds(
     ]
 
 
-async def write_book(connection: AsyncConnection, statements: BulkStatements, book: Book) -> None:
+async def write_book(connection: LedgerConnection, statements: BulkStatements, book: Book) -> None:
     """Write all that changed. Raises LostRace when a guard finds another state than was loaded."""
     accounts = [_account_values(loaded, now) for loaded, now in book.changed_accounts()]
     await _guarded(connection, statements.update_accounts, accounts)
@@ -217,11 +217,11 @@ async def write_book(connection: AsyncConnection, statements: BulkStatements, bo
 
 
 async def _guarded(
-    connection: AsyncConnection, statement: object, rows: Sequence[tuple[object, ...]]
+    connection: LedgerConnection, statement: Executable, rows: Sequence[tuple[object, ...]]
 ) -> None:
     if not rows:
         return
-    result = await connection.execute(statement, {"rows": orjson.dumps(rows).decode()})  # type: ignore[call-overload] # text() and rows
+    result = await connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
     if result.rowcount != len(rows):
         raise LostRace
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.ledger.book import Book, KeyRef
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import Dialect
 from routstr.ledger.tables import Transaction as TransactionRow
 from routstr.ledger.tables import table_of
@@ -39,7 +39,7 @@ class Wallet:
 class Transaction:
     """What a row command works with, inside the executor's one open transaction."""
 
-    connection: AsyncConnection
+    connection: LedgerConnection
     dialect: Dialect
     book: Book
     wallet: Wallet

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NewType, Protocol
 
-from sqlalchemy import event, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
 from routstr.errors import ConfigError
 
@@ -33,6 +33,8 @@ SQLITE_PRAGMAS: Final = (
     "trusted_schema=OFF",
     "cell_size_check=ON",
     "mmap_size=0",
+    "cache_size=-65536",  # KiB: the hot indexes stay in memory
+    "wal_autocheckpoint=10000",  # pages, 40 MB: a checkpoint costs as much as many commits
 )
 POSTGRES_SESSION: Final = {
     "application_name": "routstr",
@@ -58,11 +60,16 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """Both engines of one database; `writer` belongs to the executor alone."""
+    """The engines of one database. Writing is the executor's alone, once the node runs.
+
+    `thread_writer` is there on SQLite only: the executor's one writing connection, used in a
+    thread of its own. `writer` serves what comes before the executor: migrations and the seed.
+    """
 
     dialect: Dialect
     writer: AsyncEngine
     reader: AsyncEngine
+    thread_writer: Engine | None = None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadConnection]:
@@ -74,6 +81,8 @@ class Database:
         """Close every connection."""
         await self.reader.dispose()
         await self.writer.dispose()
+        if self.thread_writer is not None:
+            self.thread_writer.dispose()
 
 
 def open_database(url: str, pool: PoolSettings) -> Database:
@@ -111,15 +120,23 @@ def _open_sqlite(url: str, pool: PoolSettings) -> Database:
         pool_timeout=pool.timeout_s,
         connect_args={"isolation_level": None},
     )
-    _on_connect(writer, SQLITE_PRAGMAS)
-    _on_connect(reader, (*SQLITE_PRAGMAS, "query_only=ON"))
-    _on_begin(writer, "BEGIN IMMEDIATE")
-    _on_begin(reader, "BEGIN")
-    return Database(dialect="sqlite", writer=writer, reader=reader)
+    thread_writer = create_engine(
+        make_url(url).set(drivername="sqlite"),
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"isolation_level": None, "check_same_thread": False},
+    )
+    for engine in (writer.sync_engine, thread_writer):
+        _on_connect(engine, SQLITE_PRAGMAS)
+        _on_begin(engine, "BEGIN IMMEDIATE")
+    _on_connect(reader.sync_engine, (*SQLITE_PRAGMAS, "query_only=ON"))
+    _on_begin(reader.sync_engine, "BEGIN")
+    return Database(dialect="sqlite", writer=writer, reader=reader, thread_writer=thread_writer)
 
 
-def _on_connect(engine: AsyncEngine, pragmas: tuple[str, ...]) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
+def _on_connect(engine: Engine, pragmas: tuple[str, ...]) -> None:
+    @event.listens_for(engine, "connect")
     def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for pragma in pragmas:
@@ -131,8 +148,8 @@ class _Executes(Protocol):
     def exec_driver_sql(self, statement: str) -> object: ...
 
 
-def _on_begin(engine: AsyncEngine, statement: str) -> None:
-    @event.listens_for(engine.sync_engine, "begin")
+def _on_begin(engine: Engine, statement: str) -> None:
+    @event.listens_for(engine, "begin")
     def begin(connection: _Executes) -> None:
         connection.exec_driver_sql(statement)
 

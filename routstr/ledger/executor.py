@@ -16,20 +16,22 @@ Laws
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
 from routstr.ledger.book import Book
 from routstr.ledger.bulk import BulkStatements, load_accounts, load_holds, write_book
 from routstr.ledger.columns import as_time
 from routstr.ledger.commands import Command, LostRace, RowCommand, Transaction, Wallet
+from routstr.ledger.connection import BlockingConnection, LedgerConnection, Savepoint, finish
 from routstr.ledger.engine import Database
 
 ResultT = TypeVar("ResultT")
@@ -88,6 +90,7 @@ class LedgerExecutor:
         self._clock = clock
         self._limits = limits
         self._statements = BulkStatements(database.dialect)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._held_msat = 0
         self._held_read_at: datetime | None = None
@@ -127,6 +130,12 @@ class LedgerExecutor:
 
     async def run(self) -> None:
         """Serve until `stop`; what was submitted before is still done."""
+        try:
+            await self._serve_all()
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _serve_all(self) -> None:
         while True:
             entry = await self._queue.get()
             if entry is None:
@@ -175,24 +184,46 @@ class LedgerExecutor:
         _resolve(batch)
 
     async def _transact(self, batch: Sequence[_Entry]) -> None:
+        """One transaction: on SQLite in the writing thread, else over the asynchronous driver."""
         read_at, self._held_read_at = self._held_read_at, None
-        async with self._database.writer.begin() as connection:
-            book = await self._load(connection, batch)
-            read_at = await self._count_held(connection, book, read_at)
-            transaction = Transaction(
-                connection=connection,
-                dialect=self._database.dialect,
-                book=book,
-                wallet=self._wallet,
+        if self._database.thread_writer is not None:
+            engine, loop = self._database.thread_writer, asyncio.get_running_loop()
+            done = await loop.run_in_executor(
+                self._thread, self._transact_in_thread, engine, batch, read_at
             )
-            for entry in batch:
-                await _apply(entry, transaction)
-            await write_book(connection, self._statements, book)
-        self._held_msat, self._held_read_at = book.held_msat, read_at
+        else:
+            async with self._database.writer.begin() as connection:
+                done = await self._work(connection, connection.begin_nested, batch, read_at)
+        self._held_msat, self._held_read_at = done
         self.batches += 1
         self.commands += len(batch)
 
-    async def _load(self, connection: AsyncConnection, batch: Sequence[_Entry]) -> Book:
+    def _transact_in_thread(
+        self, engine: Engine, batch: Sequence[_Entry], read_at: datetime | None
+    ) -> tuple[int, datetime]:
+        with engine.begin() as connection:
+            blocking = BlockingConnection(connection)
+            return finish(self._work(blocking, blocking.begin_nested, batch, read_at))
+
+    async def _work(
+        self,
+        connection: LedgerConnection,
+        begin_nested: Callable[[], Awaitable[Savepoint]],
+        batch: Sequence[_Entry],
+        read_at: datetime | None,
+    ) -> tuple[int, datetime]:
+        """Load, apply, write; yields what all holds promise then, and when that was last read."""
+        book = await self._load(connection, batch)
+        read_at = await self._count_held(connection, book, read_at)
+        transaction = Transaction(
+            connection=connection, dialect=self._database.dialect, book=book, wallet=self._wallet
+        )
+        for entry in batch:
+            await _apply(entry, transaction, begin_nested)
+        await write_book(connection, self._statements, book)
+        return book.held_msat, read_at
+
+    async def _load(self, connection: LedgerConnection, batch: Sequence[_Entry]) -> Book:
         now = self._clock.now()
         if self._database.dialect == "postgresql":
             now = as_time((await connection.execute(self._statements.clock)).scalar_one())
@@ -207,7 +238,7 @@ class LedgerExecutor:
         )
 
     async def _count_held(
-        self, connection: AsyncConnection, book: Book, read_at: datetime | None
+        self, connection: LedgerConnection, book: Book, read_at: datetime | None
     ) -> datetime:
         """Put into the book what all holds promise; yields when that was last read.
 
@@ -222,7 +253,9 @@ class LedgerExecutor:
         return book.now
 
 
-async def _apply(entry: _Entry, transaction: Transaction) -> None:
+async def _apply(
+    entry: _Entry, transaction: Transaction, begin_nested: Callable[[], Awaitable[Savepoint]]
+) -> None:
     entry.outcome, entry.refusal = None, None
     command = entry.command
     if isinstance(command, Command):
@@ -232,7 +265,7 @@ async def _apply(entry: _Entry, transaction: Transaction) -> None:
             entry.refusal = refusal
         return
     checkpoint = transaction.book.checkpoint()
-    savepoint = await transaction.connection.begin_nested()
+    savepoint = await begin_nested()
     try:
         entry.outcome = await command.run(transaction)
     except RoutstrError as refusal:

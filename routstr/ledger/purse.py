@@ -45,12 +45,16 @@ class Coin:
 async def look(transaction: Transaction, mint_id: str, unit: str) -> tuple[dict[int, int], int]:
     """Counts per denomination, and the highest input fee among them in parts per thousand."""
     rows = await transaction.connection.execute(
-        select(PROOF.c.amount, func.count(), func.max(KEYSET.c.input_fee_ppk))
+        select(
+            PROOF.c.amount,
+            func.count().label("count_of"),
+            func.max(KEYSET.c.input_fee_ppk).label("fee_ppk"),
+        )
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
         .where(KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent")
         .group_by(PROOF.c.amount)
     )
-    counts = [(int(amount), int(count), int(ppk)) for amount, count, ppk in rows]
+    counts = [(int(row.amount), int(row.count_of), int(row.fee_ppk)) for row in rows]
     return {amount: n for amount, n, _ in counts}, max((ppk for _, _, ppk in counts), default=0)
 
 

@@ -14,11 +14,11 @@ from typing import Final, Literal
 
 import orjson
 from sqlalchemy import insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.ecash.outputs import Output, blinded_messages_json, make_outputs, proofs_json
 from routstr.ecash.proof import Proof
 from routstr.ledger.commands import LostRace, RowCommand, Transaction, Wallet
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.tables import KeysetRow, Mint, MintOperation, MintOutput, ProofRow, table_of
 
 OPERATION = table_of(MintOperation)
@@ -167,7 +167,7 @@ def _inputs_json(
 
 
 async def load_operation(
-    connection: AsyncConnection, wallet: Wallet, operation_id: str
+    connection: LedgerConnection, wallet: Wallet, operation_id: str
 ) -> Operation:
     """The operation with its outputs derived anew from seed and counters (NUT-13)."""
     row = (
