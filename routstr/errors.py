@@ -106,12 +106,6 @@ class RequestsInFlight(InvalidRequest):
         return True
 
 
-class ChildKey(InvalidRequest):
-    """A child key spends its parent's balance and cannot do this."""
-
-    code = "child_key"
-
-
 # ── 400 and 422: the ecash is wrong ───────────────────────────────────────────────────────────
 
 
@@ -186,12 +180,6 @@ class InsufficientBalance(RoutstrError):
     """The key cannot pay for the smallest answer."""
 
     status, type, code = 402, "insufficient_quota", "insufficient_balance"
-
-
-class BalanceLimitExceeded(RoutstrError):
-    """The key has used up its limit."""
-
-    status, type, code = 402, "balance_limit_exceeded", "balance_limit_exceeded"
 
 
 class PermissionDenied(RoutstrError):

@@ -9,7 +9,7 @@ from typing import Final
 from routstr.errors import InvalidParameter
 from routstr.log import Secret
 
-UP: Final = ("accept", "content-type")
+UP: Final = ("accept", "content-type", "anthropic-version", "anthropic-beta", "openai-beta")
 DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
 VALUE_CHARS_MAX: Final = 1_024
 JSON: Final = "application/json"

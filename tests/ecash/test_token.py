@@ -253,7 +253,7 @@ def test_the_sum_of_amounts_has_the_same_limit() -> None:
         token_v3(unit=""),
         token_v3(memo=1),
         token_v3(memo="\ud800"),
-        token_v3([]),  # type: ignore[arg-type]
+        token_v3([]),  # type: ignore[arg-type]  # the wrong type is the test
         token_v3(proof_v3(secret=1)),
         token_v3(proof_v3(secret="\ud800")),
         token_v3(proof_v3(secret='["P2PK",{"data":"d"}]')),

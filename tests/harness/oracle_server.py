@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bip32 import BIP32  # type: ignore[import-not-found,unused-ignore]
-from cashu.core.base import (  # type: ignore[import-not-found,unused-ignore]
+from bip32 import BIP32
+from cashu.core.base import (
     BlindedMessage,
     PaymentRequest,
     Proof,
@@ -15,17 +15,17 @@ from cashu.core.base import (  # type: ignore[import-not-found,unused-ignore]
     TokenV3Token,
     TokenV4,
 )
-from cashu.core.crypto import b_dhke, keys  # type: ignore[import-not-found,unused-ignore]
-from cashu.core.crypto.secp import (  # type: ignore[import-not-found,unused-ignore]
+from cashu.core.crypto import b_dhke, keys
+from cashu.core.crypto.secp import (
     PrivateKey,
     PublicKey,
 )
-from cashu.core.nuts import nut18, nut20, nut26  # type: ignore[import-not-found,unused-ignore]
-from cashu.core.p2pk import (  # type: ignore[import-not-found,unused-ignore]
+from cashu.core.nuts import nut18, nut20, nut26
+from cashu.core.p2pk import (
     schnorr_sign,
     verify_schnorr_signature,
 )
-from cashu.wallet.secrets import WalletSecrets  # type: ignore[import-not-found,unused-ignore]
+from cashu.wallet.secrets import WalletSecrets
 
 Case = dict[str, Any]
 
@@ -85,7 +85,7 @@ def dleq_proof(case: Case) -> Case:
 
 
 def derive(case: Case) -> Case:
-    class Wallet(WalletSecrets):  # type: ignore[misc,unused-ignore]
+    class Wallet(WalletSecrets):  # type: ignore[misc]  # the base is unknown to the checker: another environment
         def __init__(self) -> None:
             self.seed = bytes.fromhex(case["seed"])
             self.bip32 = BIP32.from_seed(self.seed)
