@@ -10,7 +10,7 @@ At its end every exchange has ended and the books are clean, or the test fails.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from routstr.flows.context import (
     RunningHolds,
     TaskOwner,
 )
+from routstr.flows.exchange import Exchange
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
@@ -117,12 +118,25 @@ class Shop:
     async def key(self, amount_msat: int = 1_000_000) -> FundedKey:
         return await funded_key(self.ctx, amount_msat)
 
+    async def noticed_leave(self) -> None:
+        """Wait until the node knows that its only client has left."""
+        [exchange] = self.ctx.holds._holds.values()
+        assert isinstance(exchange, Exchange)
+        await until(lambda: exchange.stopped is not None)
+
     async def quiet(self) -> None:
         """Wait until every exchange has ended, as it must within 5 s."""
         running = [task for task in asyncio.all_tasks() if task.get_name().startswith("req_")]
         if running:
             _, late = await asyncio.wait(running, timeout=5)
             assert not late, "an exchange did not end"
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Let everything run until something inside the node, which nothing tells of, is so."""
+    async with asyncio.timeout(WAIT_S):
+        while not is_true():  # noqa: ASYNC110 - it has no event, and no time passes here
+            await asyncio.sleep(0)
 
 
 def order(**more: object) -> dict[str, object]:
@@ -138,17 +152,16 @@ def order(**more: object) -> dict[str, object]:
 
 @asynccontextmanager
 async def open_shop(
-    database_url: str, *, node: bool = True, clean_at_end: bool = True, **limits: Any
+    database_url: str, *, base_url: str | None = None, **limits: Any
 ) -> AsyncIterator[Shop]:
-    """`limits` are fields of `Limits`, `facts_*` fields of NodeFacts; `node=False`: no uvicorn."""
+    """`limits` are fields of `Limits`, `facts_*` of NodeFacts; `base_url`: another upstream."""
     marks = Marks()
-    async with FakeUpstream() as upstream, _context(database_url, upstream, marks, limits) as ctx:
+    async with (
+        FakeUpstream() as upstream,
+        _context(database_url, base_url or upstream.base_url, marks, limits) as ctx,
+    ):
         app = make_app(ctx)
         shop = Shop(ctx=ctx, app=app, upstream=upstream, marks=marks, http=httpx.AsyncClient())
-        if not node:
-            yield shop
-            await _end(shop, clean_at_end)
-            return
         async with serving(app) as port:
             shop.port = port
             async with httpx.AsyncClient(
@@ -157,14 +170,9 @@ async def open_shop(
                 limits=httpx.Limits(max_connections=None),
             ) as shop.http:
                 yield shop
-                await _end(shop, clean_at_end)
-
-
-async def _end(shop: Shop, clean_at_end: bool) -> None:
-    await shop.quiet()
-    if clean_at_end:
-        await assert_books_are_clean(shop.ctx)
-        assert len(shop.ctx.holds) == 0
+                await shop.quiet()
+        await assert_books_are_clean(ctx)
+        assert len(ctx.holds) == 0
 
 
 def make_app(ctx: Context) -> FastAPI:
@@ -204,7 +212,7 @@ async def serving(app: FastAPI) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def _context(
-    database_url: str, upstream: FakeUpstream, marks: Marks, changed: dict[str, Any]
+    database_url: str, base_url: str, marks: Marks, changed: dict[str, Any]
 ) -> AsyncIterator[Context]:
     facts = {name[6:]: value for name, value in changed.items() if name.startswith("facts_")}
     limits = {name: value for name, value in changed.items() if not name.startswith("facts_")}
@@ -212,10 +220,10 @@ async def _context(
     database = open_database(database_url, PoolSettings())
     vault = Vault(bytes(range(32)), random_bytes=secrets.token_bytes)
     wallet = Wallet(seed=bytes(64), vault=vault, new_id=_new_id)
-    ledger = LedgerExecutor(database, wallet=wallet, clock=clock, limits=ExecutorLimits())
+    ledger = LedgerExecutor(database, wallet=wallet, clock=clock, limits=_EXECUTOR)
     early_leaves_max = limits.get("early_leaves_max", 20)
     async with UpstreamClient(
-        base_url=upstream.base_url,
+        base_url=base_url,
         api_key=Secret("sk-operator-0123456789"),
         allow_loopback_http=True,
     ) as client:
@@ -264,6 +272,8 @@ def _default_limits() -> Limits:
     return Limits(**known, refund_ttl_s=settings["refund_ttl_seconds"].default)
 
 
+# Retries that follow at once: a test that takes the database away need not wait for them.
+_EXECUTOR: Final = ExecutorLimits(attempts_max=3, retry_wait_s=0.001)
 _FACTS: Final = NodeFacts(
     name="Shop",
     description="",
