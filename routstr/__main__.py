@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import socket
 import sys
 from contextlib import AsyncExitStack
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 import uvicorn
@@ -13,13 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from routstr import __version__
-from routstr.app import Ids, WallClock, create_app, observing, open_ledger
+from routstr.app import Ids, WallClock, create_app, end_requests, observing, open_ledger
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.errors import ConfigError
 from routstr.flows.audit import audit as audit_deeply
+from routstr.flows.context import Context
 from routstr.ledger.audit import AuditReport, audit, report_json, report_rows
 from routstr.ledger.engine import lock_directory
 from routstr.log import configure
+
+STOP_MARGIN_S: Final = 10
+KEEP_ALIVE_S: Final = 75
 
 cli = typer.Typer(
     name="routstr",
@@ -43,7 +48,7 @@ def serve() -> None:
 
 def serve_app(app: FastAPI, settings: Settings) -> None:
     """Serve an app until it is told to stop (SIGTERM, SIGINT)."""
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -55,9 +60,28 @@ def serve_app(app: FastAPI, settings: Settings) -> None:
         server_header=False,
         proxy_headers=False,
         log_config=None,
-        timeout_graceful_shutdown=int(settings.shutdown_grace_s) + 10,
-        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s) + STOP_MARGIN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
+    server = GracefulServer(config)
+    server.run()
+    if not server.started:
+        raise typer.Exit(3)
+
+
+class GracefulServer(uvicorn.Server):
+    """Uvicorn, which when told to stop also ends the running requests once the grace is over.
+
+    Without that, streams longer than the grace would be torn from their clients by the server
+    instead of being ended by us with their cost.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections, end what runs, then close."""
+        ctx = getattr(self.config.app.state, "ctx", None)  # type: ignore[union-attr]  # our FastAPI
+        if isinstance(ctx, Context):
+            ctx.tasks.start(end_requests(ctx), name="end requests")
+        await super().shutdown(sockets)
 
 
 @cli.command("audit")

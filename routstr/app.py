@@ -72,6 +72,7 @@ API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
 ID_BYTES: Final = 16
 IDS_PER_BLOCK: Final = 64
+STOP_POLL_S: Final = 0.05
 
 
 class Ids:
@@ -166,20 +167,20 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             yield ctx
         finally:
             runner.stop()
-            await _end_requests(ctx, settings.shutdown_grace_s)
+            await end_requests(ctx)
+            await ctx.tasks.finish(settings.shutdown_grace_s)
             await working
             ctx.ledger.stop()
             await ledger
             log.info("node_stopped")
 
 
-async def _end_requests(ctx: Context, grace_s: float) -> None:
-    """Let running requests end by themselves, then end them, settled; then await every task."""
-    deadline_s = ctx.monotonic_s() + grace_s
+async def end_requests(ctx: Context) -> None:
+    """Let running requests end by themselves for the grace time, then end them, settled."""
+    deadline_s = ctx.monotonic_s() + ctx.limits.shutdown_grace_s
     while len(ctx.holds) and ctx.monotonic_s() < deadline_s:
-        await ctx.clock.sleep(0.05)
+        await ctx.clock.sleep(STOP_POLL_S)
     ctx.holds.stop()
-    await ctx.tasks.finish(grace_s)
 
 
 async def open_ledger(

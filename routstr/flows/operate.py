@@ -2,25 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from routstr.errors import RoutstrError
+from routstr.errors import Paused, RoutstrError
 from routstr.flows.context import Context
 from routstr.ledger.catalog import FinishJob, TakeJob
-from routstr.ledger.reads import is_reachable, last_job
+from routstr.ledger.reads import JobView, is_reachable, last_job
 
-AUDIT_JOB = "audit"
+AUDIT_JOB: Final = "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Whether the node can serve, check by check: `ok`, or what is wrong."""
+    """Whether the node can serve, check by check: `ok`, or what is wrong.
+
+    A broken invariant is named, and pauses withdrawals; requests go on being served.
+    """
 
     checks: dict[str, str]
 
     @property
     def is_ready(self) -> bool:
-        """Every check is ok."""
-        return set(self.checks.values()) <= {"ok"}
+        """Every check but the audit's is ok."""
+        return all(said == "ok" for name, said in self.checks.items() if name != AUDIT_JOB)
 
 
 async def readiness(ctx: Context) -> Readiness:
@@ -33,8 +37,23 @@ async def readiness(ctx: Context) -> Readiness:
     except (RoutstrError, OSError, TimeoutError):
         return Readiness(checks={**checks, "database": "unreachable"})
     checks["database"] = "ok" if reachable else "unreachable"
-    checks["audit"] = "ok" if audit is None or audit.ok is not False else "breach"
+    checks[AUDIT_JOB] = _said_of(audit)
     return Readiness(checks=checks)
+
+
+def _said_of(audit: JobView | None) -> str:
+    if audit is None or audit.ok is not False:
+        return "ok"
+    breaches = (audit.result or {}).get("breaches")
+    return f"broken: {', '.join(sorted(breaches))}" if isinstance(breaches, dict) else "failed"
+
+
+async def check_not_paused(ctx: Context) -> None:
+    """Raises Paused while the last audit found the books broken: nothing more leaves the node."""
+    async with ctx.database.reading() as connection:
+        audit = await last_job(connection, AUDIT_JOB)
+    if audit is not None and audit.ok is False and audit.result:
+        raise Paused("Withdrawals are paused until the operator has looked at the books.")
 
 
 async def take_job(ctx: Context, name: str, *, lease_s: float) -> bool:

@@ -173,6 +173,7 @@ async def postpone(
         case Unknown(cause=cause):
             step = Postpone(
                 operation_id=operation.id,
+                owner=ctx.owner,
                 state=operation.state
                 if operation.state is OperationState.WATCH
                 else OperationState.SENT,
@@ -182,6 +183,7 @@ async def postpone(
         case Waiting():
             step = Postpone(
                 operation_id=operation.id,
+                owner=ctx.owner,
                 state=OperationState.WAITING,
                 wait_s=jittered_s,
                 code="pending",
@@ -198,6 +200,7 @@ def _watch(ctx: Context, operation: Operation, code: str, wait_s: float) -> Post
     is_new = operation.state is not OperationState.WATCH
     return Postpone(
         operation_id=operation.id,
+        owner=ctx.owner,
         state=OperationState.WATCH,
         wait_s=wait_s,
         code=code,

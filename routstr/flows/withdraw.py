@@ -24,20 +24,20 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.mints import active_keyset, allowed_mint, known_mint
+from routstr.flows.operate import check_not_paused
 from routstr.flows.swap import Refused, Signed, postpone, run_swap
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
+from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView
 from routstr.ledger.reads import WithdrawalRow, find_key, find_withdrawal, refund_sources
 from routstr.ledger.reads_ecash import proof_ys
 from routstr.ledger.sagas import Claim, Operation, OperationState
 from routstr.ledger.withdrawals import (
-    TOKEN_PLACE,
     BeginWithdrawal,
     FailWithdrawal,
     IssueWithdrawal,
-    WithdrawalView,
     Withdrawing,
 )
 
@@ -68,13 +68,14 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     """Give out ecash; the answer carries the token.
 
     Raises RefundKeyNotFound, RequestsInFlight, NoBalance, BalanceTooSmall, InsufficientBalance,
-    UntrustedMint, IdempotencyMismatch, MintShort, RefundPending (425: the debit stands).
+    UntrustedMint, IdempotencyMismatch, MintShort, Paused, RefundPending (425: the debit stands).
     """
     task = ctx.tasks.start(_withdraw(ctx, caller, wish), name="withdraw")
     return await asyncio.shield(task)
 
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
+    await check_not_paused(ctx)
     async with ctx.database.reading() as connection:
         key = await find_key(connection, caller)
         if key is None:

@@ -286,7 +286,14 @@ class FailDeposit(RowCommand[None]):
 
     async def run(self, transaction: Transaction) -> None:
         """→ failed; the token is the user's again."""
-        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        failing = self.operation
+        await move_operation(
+            transaction,
+            failing.id,
+            OperationState.FAILED,
+            code=self.code,
+            owner=failing.lease_owner,
+        )
         failed = await transaction.connection.execute(
             update(DEPOSIT)
             .where(DEPOSIT.c.id == self.operation.deposit_id, DEPOSIT.c.state == "pending")
@@ -319,7 +326,14 @@ class ReplaceDepositOperation(RowCommand[Operation]):
         )
         if successor_id is not None:
             return await load_operation(transaction.connection, transaction.wallet, successor_id)
-        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        failing = self.operation
+        await move_operation(
+            transaction,
+            failing.id,
+            OperationState.FAILED,
+            code=self.code,
+            owner=failing.lease_owner,
+        )
         changed = await transaction.connection.execute(
             update(DEPOSIT)
             .where(DEPOSIT.c.id == self.operation.deposit_id, DEPOSIT.c.state == "pending")

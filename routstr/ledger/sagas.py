@@ -17,6 +17,7 @@ from sqlalchemy import insert, or_, select, update
 
 from routstr.ecash.outputs import Output, blinded_messages_json, make_outputs, proofs_json
 from routstr.ecash.proof import Proof
+from routstr.errors import Pending
 from routstr.ledger.commands import LostRace, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.tables import KeysetRow, Mint, MintOperation, MintOutput, ProofRow, table_of
@@ -73,6 +74,7 @@ class Operation:
     withdrawal_id: str | None
     predecessor_id: str | None
     attempts: int
+    lease_owner: str | None
     watch_until: datetime | None = None
 
     @property
@@ -202,6 +204,7 @@ async def load_operation(
         withdrawal_id=row.withdrawal_id,
         predecessor_id=row.predecessor_id,
         attempts=row.attempts,
+        lease_owner=row.lease_owner,
         watch_until=row.watch_until,
     )
 
@@ -212,13 +215,21 @@ async def move_operation(
     to: OperationState,
     *,
     code: str | None = None,
+    owner: str | None = None,
 ) -> bool:
-    """Move it, guarded by state; False when it is there already. Raises LostRace otherwise."""
+    """Move it, guarded by state; False when it is there already. Raises LostRace otherwise.
+
+    With `owner` only while that process has the lease, else Pending: whoever took it over may have
+    posted the same bytes again, so a refusal heard before proves nothing any more.
+    """
     sources = [state for state, moves in OPERATION_MOVES.items() if to in moves]
     ending = to in {OperationState.DONE, OperationState.FAILED}
+    guards = [OPERATION.c.id == operation_id, OPERATION.c.state.in_(sources)]
+    if owner is not None:
+        guards.append(OPERATION.c.lease_owner == owner)
     moved = await transaction.connection.execute(
         update(OPERATION)
-        .where(OPERATION.c.id == operation_id, OPERATION.c.state.in_(sources))
+        .where(*guards)
         .values(
             state=to,
             last_code=code,
@@ -228,10 +239,14 @@ async def move_operation(
     )
     if moved.rowcount:
         return True
-    state = await transaction.connection.scalar(
-        select(OPERATION.c.state).where(OPERATION.c.id == operation_id)
-    )
-    if state != to:
+    row = (
+        await transaction.connection.execute(
+            select(OPERATION.c.state, OPERATION.c.lease_owner).where(OPERATION.c.id == operation_id)
+        )
+    ).one()
+    if row.state in sources and owner is not None and row.lease_owner != owner:
+        raise Pending("Another node has taken this operation over.")
+    if row.state != to:
         raise LostRace
     return False
 
@@ -252,13 +267,14 @@ class Postpone(RowCommand[None]):
     """Give an operation back, unknown still, to be driven again `wait_s` from now."""
 
     operation_id: str
+    owner: str
     state: OperationState
     wait_s: float
     code: str | None = None
     watch_s: float | None = None
 
     async def run(self, transaction: Transaction) -> None:
-        """Drop the lease, count the attempt; an operation that ended meanwhile stays ended."""
+        """Drop the lease, count the attempt; what ended or was taken over meanwhile stays so."""
         now = transaction.book.now
         sources = [self.state, *(s for s, moves in OPERATION_MOVES.items() if self.state in moves)]
         values: dict[str, object] = {
@@ -272,7 +288,11 @@ class Postpone(RowCommand[None]):
             values["watch_until"] = now + timedelta(seconds=self.watch_s)
         await transaction.connection.execute(
             update(OPERATION)
-            .where(OPERATION.c.id == self.operation_id, OPERATION.c.state.in_(sources))
+            .where(
+                OPERATION.c.id == self.operation_id,
+                OPERATION.c.lease_owner == self.owner,
+                OPERATION.c.state.in_(sources),
+            )
             .values(**values)
         )
 

@@ -8,7 +8,6 @@ row of its own: a node without profit has nothing but other users' money to pay 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
 
 from sqlalchemy import insert, select, update
 
@@ -16,7 +15,7 @@ from routstr.core.money import msat_from_unit, unit_from_msat
 from routstr.ecash.amounts import split, split_for_float
 from routstr.ecash.proof import Proof
 from routstr.ecash.selection import choose_cover, choose_exact, worth
-from routstr.ecash.token import PROOFS_MAX, Token, encode_token_v4
+from routstr.ecash.token import PROOFS_MAX
 from routstr.errors import (
     BalanceTooSmall,
     IdempotencyMismatch,
@@ -28,6 +27,13 @@ from routstr.errors import (
 from routstr.ledger.book import Account, KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.holds import insufficient
+from routstr.ledger.issued import (
+    WITHDRAWAL,
+    WithdrawalStatus,
+    WithdrawalView,
+    seal_token,
+    view_withdrawal,
+)
 from routstr.ledger.purse import Drawn, draw, look
 from routstr.ledger.sagas import (
     OPERATION,
@@ -40,29 +46,6 @@ from routstr.ledger.sagas import (
     prepare,
     store_proofs,
 )
-from routstr.ledger.tables import Withdrawal, table_of
-
-WITHDRAWAL = table_of(Withdrawal)
-
-WithdrawalStatus = Literal["pending", "completed", "failed", "claimed", "reclaimed"]
-TOKEN_PLACE: Final[Mapping[str, str]] = {"table": "withdrawal", "column": "token"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawalView:
-    """A withdrawal as it stands; `amount_msat` is the token's face value, `token` its text."""
-
-    id: str
-    api_key_id: str
-    status: WithdrawalStatus
-    amount_msat: int
-    fee_msat: int
-    unit: str
-    mint_url: str
-    token: str | None = field(repr=False)
-    error_message: str | None
-    available_msat: int
-    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,20 +242,6 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         return account
 
 
-def seal_token(
-    transaction: Transaction,
-    withdrawal_id: str,
-    mint_url: str,
-    unit: str,
-    proofs: Sequence[Proof],
-) -> str:
-    """The token of those proofs, DLEQs included, sealed for its withdrawal's row."""
-    ordered = tuple(sorted(proofs, key=lambda proof: proof.amount))
-    token = Token(mint_url=mint_url, unit=unit, proofs=ordered, memo=None)
-    text = encode_token_v4(token, include_dleq=True)
-    return transaction.wallet.vault.seal(text, **TOKEN_PLACE, row_id=withdrawal_id)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueWithdrawal(RowCommand[WithdrawalView]):
     """The swap is done: spend its inputs, store its outputs and the token, in one commit."""
@@ -339,7 +308,14 @@ class FailWithdrawal(RowCommand[WithdrawalView]):
         view = await view_withdrawal(transaction, withdrawal_id, account)
         if view.status != "pending":
             return view
-        await move_operation(transaction, self.operation.id, OperationState.FAILED, code=self.code)
+        failing = self.operation
+        await move_operation(
+            transaction,
+            failing.id,
+            OperationState.FAILED,
+            code=self.code,
+            owner=failing.lease_owner,
+        )
         await transaction.connection.execute(
             update(PROOF)
             .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
@@ -370,29 +346,3 @@ async def _finish(
     )
     if ended.rowcount != 1:
         raise LostRace
-
-
-async def view_withdrawal(
-    transaction: Transaction, withdrawal_id: str, account: Account
-) -> WithdrawalView:
-    """The withdrawal with its token opened."""
-    row = (
-        await transaction.connection.execute(
-            select(WITHDRAWAL).where(WITHDRAWAL.c.id == withdrawal_id)
-        )
-    ).one()
-    token = None
-    if row.token is not None:
-        token = transaction.wallet.vault.open(row.token, **TOKEN_PLACE, row_id=row.id)
-    return WithdrawalView(
-        id=row.id,
-        api_key_id=row.api_key_id,
-        status=row.status,
-        amount_msat=row.amount,
-        fee_msat=row.fee_amount,
-        unit=row.unit,
-        mint_url=row.mint_url,
-        token=token,
-        error_message=row.error_message,
-        available_msat=account.available_msat,
-    )
