@@ -92,6 +92,10 @@ class Marks:
         self.passed: list[str] = []
         self.at: dict[str, Any] = {}
 
+    async def reached(self, name: str) -> None:
+        """Wait until that point was passed."""
+        await until(lambda: name in self.passed)
+
     def __call__(self, name: str) -> None:
         self.passed.append(name)
         if name in self.at:

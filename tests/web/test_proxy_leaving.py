@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.upstream_script import Gate, Script
 from tests.harness.funding import FundedKey, balance_msat, told, usage_rows
-from tests.harness.shop import PATH, Shop, open_shop, order, until
+from tests.harness.shop import PATH, Shop, open_shop, order
 
 FUNDS_MSAT = 1_000_000
 EXACT = 145
@@ -121,7 +121,7 @@ async def test_a_body_that_began_is_charged_if_its_rest_comes_within_the_drain(
     ):
         key = await shop.key(FUNDS_MSAT)
         leaving = asyncio.create_task(shop.http.post(PATH, headers=key.headers, json=order()))
-        await until(lambda: "forward.answered" in shop.marks.passed)
+        await shop.marks.reached("forward.answered")
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
