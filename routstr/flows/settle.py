@@ -29,7 +29,7 @@ _LEFT: Final = frozenset({Outcome.CLIENT_LEFT, Outcome.CLIENT_LEFT_EARLY})
 
 
 class SettlementLost(RoutstrError):
-    """The answer could not be charged, so it was not delivered. Nothing was charged."""
+    """The node could not settle this request in time. Nothing was charged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

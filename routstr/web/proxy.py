@@ -28,7 +28,7 @@ from routstr.web.streaming import respond
 
 CHAT: Final = "/chat/completions"
 _JSON: Final = re.compile(
-    r'application/json(?:[ \t]*;[ \t]*(?:charset="?utf-8"?|(?!charset)[^;]*))*', re.IGNORECASE
+    r'application/json(?:[ \t]*;[ \t]*+(?:charset="?utf-8"?|(?!charset)[^;]*+))*', re.IGNORECASE
 )
 
 
