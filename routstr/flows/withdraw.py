@@ -124,6 +124,7 @@ async def _from(
     if begun.is_replay:
         return replace(await _existing(ctx, begun.withdrawal), is_replay=True)
     if begun.operation is None:
+        ctx.failpoint("withdraw.completed")
         return begun.withdrawal
     ctx.failpoint("withdraw.begun")
     view = await drive_withdrawal(ctx, begun.operation, begun.withdrawal.api_key_id)
