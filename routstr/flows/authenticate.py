@@ -81,12 +81,12 @@ async def identify(ctx: Context, credential: Credential) -> Caller:
     return caller
 
 
-async def authenticate(ctx: Context, headers: Mapping[str, str]) -> Caller:
-    """Both steps at once, for requests that hold nothing."""
+async def authenticate(ctx: Context, headers: Mapping[str, str], *, opens: bool = True) -> Caller:
+    """Both steps at once, for requests that hold nothing; without `opens` no account is opened."""
     credential = read_credential(ctx, headers)
     if credential.token_text is None:
         return Caller(ref=KeyRef(hash=credential.key_hash))
-    return Caller(ref=await redeem_bearer(ctx, credential.token_text))
+    return Caller(ref=await redeem_bearer(ctx, credential.token_text, opens=opens))
 
 
 def _bearer(authorization: str) -> str:

@@ -226,18 +226,22 @@ class EarlyLeaves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenMint:
-    """A mint as it answered at a moment of the monotonic clock."""
+    """A mint as it answered what was asked at a moment of the monotonic clock."""
 
     mint: MintRow
     seen_at_s: float
 
 
 class MintShelf:
-    """The mints this process has seen, so that a deposit does not ask for keysets each time."""
+    """The mints this process has seen, so that a deposit does not ask for keysets each time.
+
+    `asking` holds the one question under way per mint, which everybody who needs it awaits.
+    """
 
     def __init__(self) -> None:
         """None yet."""
         self._seen: dict[str, SeenMint] = {}
+        self.asking: dict[str, asyncio.Task[SeenMint]] = {}
 
     def find(self, url: str) -> SeenMint | None:
         """The last answer of that mint."""

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from routstr.core.money import msat_from_unit
-from routstr.ecash.amounts import split_for_float
-from routstr.ecash.bdhke import dleq_ok_for_proof
-from routstr.ecash.keyset import UnknownKeyset, fee, find_keyset
-from routstr.ecash.proof import Keyset, Proof
-from routstr.ecash.token import Token, decode_token, resolve_ids
+from routstr.ecash.keyset import fee
+from routstr.ecash.token import Token
 from routstr.errors import (
-    InvalidToken,
+    InvalidApiKey,
     MintUnreachable,
     Pending,
     RoutstrError,
@@ -27,23 +24,30 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.mints import (
-    UNITS,
     active_keyset,
-    allowed_mint,
     fees_ppk,
     known_mint,
+    shown_keyset,
+    split_on,
     unreachable,
 )
 from routstr.flows.swap import (
+    DOUBTFUL,
+    SPENT,
+    STALE,
+    STALE_AGAIN_S,
     Doubtful,
+    Open,
     Refused,
     Signed,
     SpentElsewhere,
+    Stale,
     Unknown,
     Waiting,
     postpone,
     run_swap,
 )
+from routstr.flows.tokens import Checked, check_token, read_token
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
@@ -56,10 +60,9 @@ from routstr.ledger.deposits import (
     FailDeposit,
     ReplaceDepositOperation,
 )
-from routstr.ledger.reads_ecash import MintRow, deposit_progress, find_deposit
+from routstr.ledger.reads_ecash import deposit_progress, find_deposit
 from routstr.ledger.sagas import Claim, Operation, OperationState
 
-DLEQS_INLINE_MAX: Final = 16
 POLL_S: Final = 0.05
 ResultT = TypeVar("ResultT")
 
@@ -85,33 +88,6 @@ class Received:
     is_first: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """A token whose mint is known and whose proofs look right."""
-
-    token: Token
-    mint: MintRow
-    keyset: Keyset
-    fee_amount: int
-
-    @property
-    def net_amount(self) -> int:
-        """What the mint gives for it, in its unit."""
-        return self.token.amount - self.fee_amount
-
-
-def read_token(ctx: Context, text: str, *, bytes_max: int) -> Token:
-    """Decode a token and check its mint against the allow-list; asks nobody.
-
-    Raises InvalidToken, TokenZeroValue, UntrustedMint.
-    """
-    token = decode_token(text, bytes_max=bytes_max)
-    url = allowed_mint(ctx, token.mint_url)
-    if token.unit not in UNITS:
-        raise InvalidToken("The token's unit is neither sat nor msat.")
-    return Token(mint_url=url, unit=token.unit, proofs=token.proofs, memo=None)
-
-
 async def receive(ctx: Context, token: Token, intent: Intent) -> Received:
     """Swap the token and credit it, or attach to the deposit of the same token.
 
@@ -121,17 +97,21 @@ async def receive(ctx: Context, token: Token, intent: Intent) -> Received:
     return await _unhurried(ctx, _receive(ctx, token, intent))
 
 
-async def redeem_bearer(ctx: Context, text: str) -> KeyRef:
-    """The account behind a token used as a credential; one never seen opens one.
+async def redeem_bearer(ctx: Context, text: str, *, opens: bool = True) -> KeyRef:
+    """The account behind a token used as a credential; with `opens`, one never seen opens one.
 
-    Raises TokenAlreadySpent when the token's use as a credential is over.
+    A token that topped up a key is no credential for it: whoever made the token knows it too.
+    Raises TokenAlreadySpent when the token's use as a credential is over, InvalidApiKey for one
+    never seen that may not open an account.
     """
     token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
     async with ctx.database.reading() as connection:
         known = await find_deposit(connection, token.ys())
-    if known is not None and known.state == "credited":
-        if not known.covers or known.api_key_id is None:
-            raise TokenAlreadySpent
+    if known is None and not opens:
+        raise InvalidApiKey
+    if known is not None and not (known.covers and known.opens_key):
+        raise TokenAlreadySpent
+    if known is not None and known.state == "credited" and known.api_key_id is not None:
         first_used_at = known.first_used_at
         if first_used_at is not None:
             age_s = (ctx.clock.now() - first_used_at).total_seconds()
@@ -154,53 +134,13 @@ async def _unhurried(ctx: Context, work: Coroutine[object, object, ResultT]) -> 
 
 
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
-    checked = await _check(ctx, token)
+    checked = await check_token(ctx, token)
     begun = await _begin(ctx, checked, intent)
     if begun.operation is not None:
         ctx.failpoint("deposit.begun")
         credited = await drive_deposit(ctx, begun.operation, begun.deposit.api_key_id)
         return _received(credited, is_first=True)
     return await _attach(ctx, begun.deposit)
-
-
-async def _check(ctx: Context, token: Token) -> Checked:
-    mint = await known_mint(ctx, token.mint_url)
-    try:
-        resolved = resolve_ids(token, mint.keysets)
-    except UnknownKeyset:
-        mint = await known_mint(ctx, token.mint_url, fresh=True)
-        resolved = resolve_ids(token, mint.keysets)
-    await _check_proofs(resolved, mint.keysets)
-    ids = [proof.keyset_id for proof in resolved.proofs]
-    checked = Checked(
-        token=resolved,
-        mint=mint,
-        keyset=active_keyset(mint.keysets, resolved.unit),
-        fee_amount=fee(fees_ppk(mint.keysets, ids)),
-    )
-    if checked.net_amount < 1:
-        raise SwapFeesExceedAmount
-    return checked
-
-
-async def _check_proofs(token: Token, keysets: tuple[Keyset, ...]) -> None:
-    """Amounts and units must be the keysets'; a DLEQ that is there must hold (NUT-12)."""
-    stated: list[tuple[Proof, str]] = []
-    for proof in token.proofs:
-        keyset = find_keyset(proof.keyset_id, keysets)
-        if keyset.unit != token.unit:
-            raise InvalidToken("The token's unit is not that of its keyset.")
-        if proof.amount not in keyset.keys:
-            raise InvalidToken("The keyset has no such amount.")
-        if proof.dleq is not None and proof.dleq.r is not None:
-            stated.append((proof, keyset.keys[proof.amount]))
-
-    def all_hold() -> bool:
-        return all(dleq_ok_for_proof(proof, key) for proof, key in stated)
-
-    holds = all_hold() if len(stated) <= DLEQS_INLINE_MAX else await asyncio.to_thread(all_hold)
-    if not holds:
-        raise InvalidToken("A proof's DLEQ does not hold: this mint did not sign it.")
 
 
 async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
@@ -216,12 +156,12 @@ async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
             keyset_id=checked.keyset.id,
             proofs=token.proofs,
             ys=token.ys(),
-            output_amounts=split_for_float(checked.net_amount, checked.keyset.keys),
+            output_amounts=split_on(checked.keyset, checked.net_amount),
             face_amount=token.amount,
             fee_amount=checked.fee_amount,
             credit_msat=msat_from_unit(checked.net_amount, token.unit),
             source="cashu",
-            owner=ctx.owner,
+            owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=intent.idempotency_key,
             fingerprint=intent.fingerprint,
@@ -269,62 +209,80 @@ def _watched_enough(ctx: Context, operation: Operation) -> bool:
     return operation.watch_until is not None and ctx.clock.now() >= operation.watch_until
 
 
-def _while_open(
-    outcome: SpentElsewhere | Waiting | Doubtful | Unknown, operation: Operation
-) -> RoutstrError:
+def _while_open(outcome: Open, operation: Operation) -> RoutstrError:
     """What the depositor hears of an operation that has no end yet."""
     match outcome:
         case Unknown(cause=cause):
             return unreachable(cause, deposit_id=operation.deposit_id)
-        case SpentElsewhere():
-            return TokenAlreadySpent()
         case Waiting():
             return Pending(retry_after_s=5)
+        case SpentElsewhere():
+            return _in_doubt(operation.deposit_id, SPENT)
+        case Stale():
+            return _in_doubt(operation.deposit_id, STALE)
         case Doubtful():
-            return MintUnreachable(
-                "The mint contradicts itself about this token; the operator was told.",
-                details={"deposit_id": operation.deposit_id},
-            )
+            return _in_doubt(operation.deposit_id, DOUBTFUL)
+
+
+def _in_doubt(deposit_id: str | None, code: str | None) -> RoutstrError:
+    """What the depositor hears while the mint's word is being watched."""
+    details = {"deposit_id": deposit_id}
+    if code == DOUBTFUL:
+        return MintUnreachable(
+            "The mint contradicts itself about this token; the operator was told.", details=details
+        )
+    if code == STALE:
+        return Pending(
+            "The mint changed its keys meanwhile; repeat this in a minute.",
+            details=details,
+            retry_after_s=int(STALE_AGAIN_S),
+        )
+    return TokenAlreadySpent()
 
 
 async def _replace(ctx: Context, operation: Operation, refused: Refused) -> Operation:
-    """The same inputs on the mint's keysets of now (NUT-02 rotation, or another fee)."""
-    mint = await known_mint(ctx, operation.mint_url, fresh=True)
-    used = next(k for k in mint.keysets if k.id == operation.outputs[0].keyset_id)
+    """The same inputs on the mint's keysets of now (NUT-02 rotation, or another fee).
+
+    The refusal stands whatever comes of this: without a successor the token is the user's again.
+    """
+    code = str(refused.code)
+    try:
+        successor = await _successor(ctx, operation, code)
+    except RoutstrError as error:
+        await ctx.ledger.submit(FailDeposit(operation=operation, code=code, error_code=error.code))
+        raise
+    return await ctx.ledger.submit(successor)
+
+
+async def _successor(ctx: Context, operation: Operation, code: str) -> ReplaceDepositOperation:
+    mint = await known_mint(ctx, operation.mint_url, since_s=ctx.monotonic_s())
+    used = await shown_keyset(ctx, operation.mint_url, operation.outputs[0].keyset_id)
     keyset = active_keyset(mint.keysets, used.unit)
     inputs = operation.inputs
     face_amount = sum(int(str(proof["amount"])) for proof in inputs)
     fee_amount = fee(fees_ppk(mint.keysets, [str(proof["id"]) for proof in inputs]))
     net_amount = face_amount - fee_amount
     if net_amount < 1:
-        error = SwapFeesExceedAmount()
-        await ctx.ledger.submit(
-            FailDeposit(operation=operation, code=str(refused.code), error_code=error.code)
-        )
-        raise error
-    return await ctx.ledger.submit(
-        ReplaceDepositOperation(
-            operation=operation,
-            code=str(refused.code),
-            keyset_id=keyset.id,
-            output_amounts=split_for_float(net_amount, keyset.keys),
-            face_amount=face_amount,
-            fee_amount=fee_amount,
-            credit_msat=msat_from_unit(net_amount, keyset.unit),
-            owner=ctx.owner,
-            lease_s=ctx.limits.mint_lease_s,
-        )
+        raise SwapFeesExceedAmount
+    return ReplaceDepositOperation(
+        operation=operation,
+        code=code,
+        keyset_id=keyset.id,
+        output_amounts=split_on(keyset, net_amount),
+        face_amount=face_amount,
+        fee_amount=fee_amount,
+        credit_msat=msat_from_unit(net_amount, keyset.unit),
+        owner=ctx.new_id("lease"),
+        lease_s=ctx.limits.mint_lease_s,
     )
 
 
 async def _attach(ctx: Context, deposit: DepositView) -> Received:
     """Join a deposit somebody began with this token: drive it if nobody does, else wait."""
-    if deposit.state == "pending" and deposit.operation_state is OperationState.WATCH:
-        raise TokenAlreadySpent
-    if deposit.state == "pending":
+    if deposit.state == "pending" and deposit.operation_state is not OperationState.WATCH:
         claimed = await ctx.ledger.submit(
             Claim(
-                owner=ctx.owner,
+                owner=ctx.new_id("lease"),
                 lease_s=ctx.limits.mint_lease_s,
                 operation_id=deposit.operation_id,
             )
@@ -352,7 +310,7 @@ async def _wait(ctx: Context, deposit_id: str) -> Received:
         if progress.state == "failed":
             raise TokenRedemptionFailed
         if progress.is_in_doubt:
-            raise TokenAlreadySpent
+            raise _in_doubt(deposit_id, progress.last_code)
         if not progress.is_driven:
             raise MintUnreachable(details={"deposit_id": deposit_id})
         if ctx.monotonic_s() >= deadline_s:

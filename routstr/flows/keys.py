@@ -11,9 +11,17 @@ from typing import Final
 
 import orjson
 
-from routstr.errors import InvalidApiKey, InvalidParameter, TokenAlreadySpent
+from routstr.errors import (
+    IdempotencyMismatch,
+    InvalidApiKey,
+    InvalidParameter,
+    KeyExpired,
+    KeyRevoked,
+    TokenAlreadySpent,
+)
 from routstr.flows.context import Context
-from routstr.flows.deposit import Intent, Received, new_key, read_token, receive
+from routstr.flows.deposit import Intent, Received, new_key, receive
+from routstr.flows.tokens import read_token
 from routstr.ledger.accounts import NoteUse
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import KeyView, find_key
@@ -70,10 +78,13 @@ async def create_key(
     terms.check(ctx.clock.now())
     token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
     fingerprint = _fingerprint("create", terms)
+    scoped_key = _scoped("create", idempotency_key)
     async with ctx.database.reading() as connection:
         known = await find_deposit(connection, token.ys())
+    if known is not None:
+        _check_same(known, scoped_key, fingerprint)
     if known is not None and known.state == "credited":
-        return await _replay(ctx, known, idempotency_key, fingerprint)
+        return await _replay(ctx, known, scoped_key)
     key = replace(
         new_key(ctx),
         expires_at=terms.expires_at,
@@ -83,13 +94,14 @@ async def create_key(
     received = await receive(
         ctx,
         token,
-        Intent(new_key=key, idempotency_key=idempotency_key, fingerprint=fingerprint),
+        Intent(new_key=key, idempotency_key=scoped_key, fingerprint=fingerprint),
     )
     async with ctx.database.reading() as connection:
         known = await find_deposit(connection, token.ys())
     assert known is not None
     if not received.is_first:
-        return await _replay(ctx, known, idempotency_key, fingerprint)
+        _check_same(known, scoped_key, fingerprint)
+        return await _replay(ctx, known, scoped_key)
     api_key = _unsealed(ctx, known)
     if api_key is None:  # it was topped up elsewhere meanwhile, or begun as a top-up
         raise TokenAlreadySpent
@@ -101,13 +113,18 @@ async def create_key(
     )
 
 
-async def _replay(
-    ctx: Context, known: KnownDeposit, idempotency_key: str | None, fingerprint: str
-) -> Created:
-    """The first answer again, for the same Idempotency-Key and terms; else the token is spent."""
+def _check_same(known: KnownDeposit, scoped_key: str | None, fingerprint: str) -> None:
+    """Raises IdempotencyMismatch for an Idempotency-Key that came with other terms before."""
+    is_repeat = scoped_key is not None and known.idempotency_key == scoped_key
+    if is_repeat and known.fingerprint != fingerprint:
+        raise IdempotencyMismatch
+
+
+async def _replay(ctx: Context, known: KnownDeposit, scoped_key: str | None) -> Created:
+    """The first answer again, for the same Idempotency-Key; else the token is spent."""
     api_key = _unsealed(ctx, known)
-    is_same = idempotency_key is not None and known.idempotency_key == idempotency_key
-    if not is_same or known.fingerprint != fingerprint or api_key is None or not known.covers:
+    is_repeat = scoped_key is not None and known.idempotency_key == scoped_key
+    if not is_repeat or api_key is None or not known.covers:
         raise TokenAlreadySpent("This token was already exchanged; it still works as a Bearer key.")
     assert known.api_key_id is not None
     async with ctx.database.reading() as connection:
@@ -116,6 +133,11 @@ async def _replay(
     return Created(
         api_key=api_key, key_id=key.id, available_msat=key.available_msat, is_replay=True
     )
+
+
+def _scoped(path: str, idempotency_key: str | None) -> str | None:
+    """An Idempotency-Key counts per path: the same one may create a key and then top it up."""
+    return None if idempotency_key is None else f"{path}:{idempotency_key}"
 
 
 def _fingerprint(purpose: str, terms: Terms) -> str:
@@ -135,22 +157,39 @@ def _unsealed(ctx: Context, known: KnownDeposit) -> str | None:
     )
 
 
+async def own_key(ctx: Context, caller: KeyRef) -> KeyView:
+    """The caller's key, its first use noted: that ends what its token can do.
+
+    One that has expired may still be looked at and emptied. Raises InvalidApiKey, KeyRevoked.
+    """
+    async with ctx.database.reading() as connection:
+        key = await find_key(connection, caller)
+    if key is None:
+        raise InvalidApiKey
+    if key.revoked_at is not None:
+        raise KeyRevoked
+    if caller.hash is not None and key.first_used_at is None:
+        await ctx.ledger.submit(NoteUse(caller=caller))
+    return key
+
+
 async def topup(
     ctx: Context, caller: KeyRef, text: str, *, idempotency_key: str | None
 ) -> Received:
     """Credit a token to a key; the same token again yields the first result.
 
-    Raises what `receive` raises, InvalidApiKey for an unknown key, TokenAlreadySpent for a token
-    that went to another key.
+    Raises what `receive` raises, InvalidApiKey for an unknown key, KeyRevoked, KeyExpired, and
+    TokenAlreadySpent for a token that went to another key.
     """
     token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
-    async with ctx.database.reading() as connection:
-        key = await find_key(connection, caller)
-    if key is None:
-        raise InvalidApiKey
+    key = await own_key(ctx, caller)
+    if key.expires_at is not None and key.expires_at <= ctx.clock.now():
+        raise KeyExpired
     fingerprint = hashlib.sha256(orjson.dumps(["topup", sorted(token.ys())])).hexdigest()
     intent = Intent(
-        target=KeyRef(id=key.id), idempotency_key=idempotency_key, fingerprint=fingerprint
+        target=KeyRef(id=key.id),
+        idempotency_key=_scoped("topup", idempotency_key),
+        fingerprint=fingerprint,
     )
     return await receive(ctx, token, intent)
 
@@ -164,14 +203,9 @@ class KeyInfo:
 
 
 async def key_info(ctx: Context, caller: KeyRef, credential: str) -> KeyInfo:
-    """The key behind a credential. Raises InvalidApiKey."""
-    async with ctx.database.reading() as connection:
-        key = await find_key(connection, caller)
-    if key is None:
-        raise InvalidApiKey
+    """The key behind a credential. Raises InvalidApiKey, KeyRevoked."""
+    key = await own_key(ctx, caller)
     if caller.hash is not None:
-        if key.first_used_at is None:
-            await ctx.ledger.submit(NoteUse(caller=caller))
         return KeyInfo(key=key, api_key=credential)
     token = read_token(ctx, credential, bytes_max=ctx.limits.token_header_bytes_max)
     async with ctx.database.reading() as connection:

@@ -31,7 +31,7 @@ async def resume(ctx: Context) -> int:
         if not is_due:
             return driven
         claimed = await ctx.ledger.submit(
-            Claim(owner=ctx.owner, lease_s=ctx.limits.mint_lease_s, limit=BATCH_MAX)
+            Claim(owner=ctx.new_id("lease"), lease_s=ctx.limits.mint_lease_s, limit=BATCH_MAX)
         )
         by_mint: dict[str, list[Operation]] = defaultdict(list)
         for operation in claimed:
@@ -45,8 +45,11 @@ async def resume(ctx: Context) -> int:
 
 
 async def _drive_all(ctx: Context, operations: Sequence[Operation]) -> None:
+    """One after the other; one that breaks keeps none of the others from being driven."""
     for operation in operations:
-        await drive(ctx, operation)
+        (broken,) = await asyncio.gather(drive(ctx, operation), return_exceptions=True)
+        if isinstance(broken, Exception):
+            log.error("operation_broken", operation_id=operation.id, exc_info=broken)
 
 
 async def drive(ctx: Context, operation: Operation) -> None:

@@ -15,10 +15,11 @@ import structlog
 
 from routstr.ecash.bdhke import y_of
 from routstr.ecash.errors import BadSignature
-from routstr.ecash.outputs import Output, unblind_all
-from routstr.ecash.proof import BlindSignature, Keyset, Proof
+from routstr.ecash.outputs import unblind_all
+from routstr.ecash.proof import BlindSignature, Proof
+from routstr.errors import UntrustedMint
 from routstr.flows.context import Context
-from routstr.flows.mints import known_mint
+from routstr.flows.mints import shown_keyset
 from routstr.gateways.mint_failure import (
     MintMisbehaved,
     MintRefused,
@@ -33,7 +34,12 @@ log = structlog.get_logger()
 
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
-SPENT_AGAIN_S: Final = 2.0
+WATCH_FIRST_S: Final = 2.0
+WATCH_MAX_S: Final = 3600.0  # spent tokens cost nothing to bring, so nearly nothing to watch
+STALE_AGAIN_S: Final = 60.0
+SPENT: Final = "spent"
+STALE: Final = "stale"
+DOUBTFUL: Final = "doubtful"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +76,21 @@ class Doubtful:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """Refused for its keyset, but not for the first time: a minute later that will be definite."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
     """No usable answer; the operation stays `sent` and will be driven again."""
 
     cause: Exception
 
 
-SwapOutcome = Signed | Refused | SpentElsewhere | Waiting | Doubtful | Unknown
+Open = SpentElsewhere | Waiting | Doubtful | Stale | Unknown
+SwapOutcome = Signed | Refused | Open
 
 
 async def run_swap(ctx: Context, operation: Operation, priority: Priority) -> SwapOutcome:
@@ -96,12 +110,15 @@ async def run_swap(ctx: Context, operation: Operation, priority: Priority) -> Sw
 
 async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | None) -> SwapOutcome:
     """Ask what happened: NUT-09, NUT-07, and only when nothing did, the same bytes again."""
+    is_watched = operation.state is OperationState.WATCH
+    priority = Priority.FLOAT if is_watched else Priority.RECOVERY
     try:
-        found = await _restore(ctx, operation)
+        found = await _restore(ctx, operation, priority)
         if isinstance(found, Signed | Doubtful):
             return found
-        states = await ctx.mints.check_state(operation.mint_url, _input_ys(operation))
-    except (MintUnknown, MintRefused) as error:
+        ys = _input_ys(operation)
+        states = await ctx.mints.check_state(operation.mint_url, ys, priority=priority)
+    except (MintUnknown, MintRefused, UntrustedMint) as error:
         return Unknown(cause=error)
     except (MintMisbehaved, BadSignature) as error:
         return Doubtful(reason=str(error))
@@ -111,31 +128,48 @@ async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | No
         return Waiting()
     if refusal is not None and refusal.refusal.is_safe:
         return Refused(code=refusal.code, stale_keyset=refusal.refusal is Refusal.SAFE_REFRESH)
-    answer = await _post(ctx, operation, Priority.RECOVERY)
+    answer = await _post(ctx, operation, priority)
     if isinstance(answer, Signed):
         return answer
     if isinstance(answer, MintRefused) and answer.refusal.is_safe:
-        return Doubtful(reason=f"refused with {answer.code} after an unknown answer")
+        return _refused_again(operation, answer)
     return Unknown(cause=answer)
+
+
+def _refused_again(operation: Operation, answer: MintRefused) -> Refused | Stale | Doubtful:
+    """A safe code, but to a repeat: the first request may be on its way yet.
+
+    A body for a keyset or a fee of the past can never run once the mint has said so; a minute is
+    for the first request to arrive. Any other code is left to the watch.
+    """
+    if answer.refusal is not Refusal.SAFE_REFRESH:
+        return Doubtful(reason=f"refused with {answer.code} after an unknown answer")
+    if operation.state is OperationState.WATCH and operation.last_code == STALE:
+        return Refused(code=answer.code, stale_keyset=True)
+    return Stale(code=answer.code)
 
 
 async def _post(
     ctx: Context, operation: Operation, priority: Priority
-) -> Signed | MintRefused | MintUnknown:
+) -> Signed | MintRefused | MintUnknown | UntrustedMint:
     try:
         signatures = await ctx.mints.swap(operation.mint_url, operation.body, priority=priority)
         return await _unblind(ctx, operation, signatures)
-    except (MintRefused, MintUnknown) as error:
+    except (MintRefused, MintUnknown, UntrustedMint) as error:
         return error
     except (MintMisbehaved, BadSignature) as error:
         log.error("mint_signed_wrongly", operation_id=operation.id, reason=str(error))
         return MintUnknown(str(error))
 
 
-async def _restore(ctx: Context, operation: Operation) -> Signed | Doubtful | None:
+async def _restore(
+    ctx: Context, operation: Operation, priority: Priority
+) -> Signed | Doubtful | None:
     """The signatures the mint remembers (NUT-09): all, some (doubtful), or none."""
     messages = [output.message() for output in operation.outputs]
-    found: Mapping[str, BlindSignature] = await ctx.mints.restore(operation.mint_url, messages)
+    found: Mapping[str, BlindSignature] = await ctx.mints.restore(
+        operation.mint_url, messages, priority=priority
+    )
     if not found:
         return None
     if len(found) != len(messages):
@@ -146,14 +180,9 @@ async def _restore(ctx: Context, operation: Operation) -> Signed | Doubtful | No
 async def _unblind(
     ctx: Context, operation: Operation, signatures: Sequence[BlindSignature]
 ) -> Signed:
-    keyset = await _keyset(ctx, operation.mint_url, operation.outputs)
+    keyset = await shown_keyset(ctx, operation.mint_url, operation.outputs[0].keyset_id)
     proofs = unblind_all(operation.outputs, signatures, keyset, require_dleq=True)
     return Signed(proofs=proofs, ys=tuple(y_of(proof.secret) for proof in proofs))
-
-
-async def _keyset(ctx: Context, mint_url: str, outputs: Sequence[Output]) -> Keyset:
-    mint = await known_mint(ctx, mint_url)
-    return next(keyset for keyset in mint.keysets if keyset.id == outputs[0].keyset_id)
 
 
 def _input_ys(operation: Operation) -> list[str]:
@@ -161,48 +190,44 @@ def _input_ys(operation: Operation) -> list[str]:
     return [y_of(proof["secret"]) for proof in proofs]
 
 
-async def postpone(
-    ctx: Context,
-    operation: Operation,
-    outcome: SpentElsewhere | Waiting | Doubtful | Unknown,
-) -> None:
-    """Give the operation back with the state its outcome means, and a time to look again."""
-    wait_s = min(BACKOFF_FIRST_S * 2 ** min(operation.attempts, 10), BACKOFF_MAX_S)
-    jittered_s = wait_s * (0.75 + int(operation.id[-2:], 16) % 64 / 128)
+async def postpone(ctx: Context, operation: Operation, outcome: Open) -> None:
+    """Give the operation back with the state its outcome means, and a time to look again.
+
+    What is watched stays so, and is looked at ever less often.
+    """
+    is_watched = operation.state is OperationState.WATCH
     match outcome:
         case Unknown(cause=cause):
-            step = Postpone(
-                operation_id=operation.id,
-                owner=ctx.owner,
-                state=operation.state
-                if operation.state is OperationState.WATCH
-                else OperationState.SENT,
-                wait_s=jittered_s,
-                code=type(cause).__name__,
-            )
+            state, code = OperationState.SENT, type(cause).__name__
         case Waiting():
-            step = Postpone(
-                operation_id=operation.id,
-                owner=ctx.owner,
-                state=OperationState.WAITING,
-                wait_s=jittered_s,
-                code="pending",
-            )
+            state, code = OperationState.WAITING, "pending"
         case SpentElsewhere():
-            step = _watch(ctx, operation, "spent", max(SPENT_AGAIN_S, jittered_s))
+            state, code = OperationState.WATCH, SPENT
+        case Stale():
+            state, code = OperationState.WATCH, STALE
         case Doubtful(reason=reason):
             log.error("mint_in_doubt", operation_id=operation.id, reason=reason)
-            step = _watch(ctx, operation, "doubtful", BACKOFF_MAX_S)
-    await ctx.ledger.submit(step)
-
-
-def _watch(ctx: Context, operation: Operation, code: str, wait_s: float) -> Postpone:
-    is_new = operation.state is not OperationState.WATCH
-    return Postpone(
-        operation_id=operation.id,
-        owner=ctx.owner,
-        state=OperationState.WATCH,
-        wait_s=wait_s,
-        code=code,
-        watch_s=ctx.limits.mint_watch_s if is_new else None,
+            state, code = OperationState.WATCH, DOUBTFUL
+    begins_watch = state is OperationState.WATCH and not is_watched
+    await ctx.ledger.submit(
+        Postpone(
+            operation_id=operation.id,
+            owner=operation.lease_owner or ctx.owner,
+            state=OperationState.WATCH if is_watched else state,
+            wait_s=STALE_AGAIN_S if isinstance(outcome, Stale) else _wait_s(operation, state),
+            code=code,
+            watch_s=ctx.limits.mint_watch_s if begins_watch else None,
+        )
     )
+
+
+def _wait_s(operation: Operation, state: OperationState) -> float:
+    """The back-off, jittered by the operation's own id so that a crowd spreads out."""
+    doubled = 1 << min(operation.attempts, 20)
+    if operation.state is OperationState.WATCH:
+        wait_s = min(WATCH_FIRST_S * doubled, WATCH_MAX_S)
+    elif state is OperationState.WATCH:
+        wait_s = WATCH_FIRST_S
+    else:
+        wait_s = min(BACKOFF_FIRST_S * doubled, BACKOFF_MAX_S)
+    return wait_s * (0.75 + int(operation.id[-2:], 16) % 64 / 128)

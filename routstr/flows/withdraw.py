@@ -7,8 +7,7 @@ money is in the swap, and every repeat attaches to it.
 
 import asyncio
 from dataclasses import dataclass, replace
-
-import structlog
+from typing import Final
 
 from routstr.core.money import msat_from_unit
 from routstr.errors import (
@@ -20,10 +19,13 @@ from routstr.errors import (
     RefundKeyNotFound,
     RefundNotFound,
     RefundPending,
-    ServiceUnavailable,
+    RoutstrError,
+    TokenRedemptionFailed,
+    UntrustedMint,
 )
 from routstr.flows.context import Context
-from routstr.flows.mints import active_keyset, allowed_mint, known_mint
+from routstr.flows.keys import own_key
+from routstr.flows.mints import active_keyset, allowed_mint, known_mint, remembered_mint
 from routstr.flows.operate import check_not_paused
 from routstr.flows.swap import Refused, Signed, postpone, run_swap
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
@@ -31,8 +33,8 @@ from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView
-from routstr.ledger.reads import WithdrawalRow, find_key, find_withdrawal, refund_sources
-from routstr.ledger.reads_ecash import proof_ys
+from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal, refund_sources
+from routstr.ledger.reads_ecash import MintRow, proof_ys
 from routstr.ledger.sagas import Claim, Operation, OperationState
 from routstr.ledger.withdrawals import (
     BeginWithdrawal,
@@ -43,7 +45,7 @@ from routstr.ledger.withdrawals import (
 
 __all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "read_withdrawal", "withdraw"]
 
-log = structlog.get_logger()
+REFUSED: Final = "The mint refused the withdrawal; the balance is untouched."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +78,8 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     await check_not_paused(ctx)
+    key = await _own_key(ctx, caller)
     async with ctx.database.reading() as connection:
-        key = await find_key(connection, caller)
-        if key is None:
-            raise RefundKeyNotFound
         pairs = await refund_sources(connection, key.id)
     sources = _sources(ctx, wish, [Source(mint_url=url, unit=unit) for url, unit in pairs])
     caller = KeyRef(id=key.id)
@@ -92,6 +92,13 @@ async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
         if again is not None:
             return again
         raise (NoBalance() if await _was_emptied(ctx, key.id) else error) from error
+
+
+async def _own_key(ctx: Context, caller: KeyRef) -> KeyView:
+    try:
+        return await own_key(ctx, caller)
+    except InvalidApiKey as error:
+        raise RefundKeyNotFound from error
 
 
 def _sources(ctx: Context, wish: Wish, known: list[Source]) -> list[Source]:
@@ -108,38 +115,47 @@ async def _from_first(
     ctx: Context, caller: KeyRef, wish: Wish, sources: list[Source]
 ) -> WithdrawalView:
     """Pay from the first source that can; a mint that cannot never hides one that can."""
-    shortage: ServiceUnavailable | MintUnreachable = MintShort()
+    shortage: RoutstrError = MintShort()
     for source in sources:
         try:
             return await _from(ctx, caller, wish, source)
-        except (MintShort, MintUnreachable) as error:
+        except (MintShort, MintUnreachable, UntrustedMint) as error:
             shortage = error
     raise shortage
 
 
-async def _from(
-    ctx: Context, caller: KeyRef, wish: Wish, source: Source, *, may_retry: bool = True
+async def _from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> WithdrawalView:
+    """Begin with the keysets as last seen, asking nobody; again with fresh ones if refused."""
+    known = await remembered_mint(ctx, source.mint_url)
+    view = await _pay(ctx, caller, wish, source, known or await known_mint(ctx, source.mint_url))
+    if view.status == "failed":
+        fresh = await known_mint(ctx, source.mint_url, since_s=ctx.monotonic_s())
+        view = await _pay(ctx, caller, wish, source, fresh)
+    if view.status == "failed":
+        raise MintShort(REFUSED)
+    return view
+
+
+async def _pay(
+    ctx: Context, caller: KeyRef, wish: Wish, source: Source, mint: MintRow
 ) -> WithdrawalView:
-    begun = await _begin(ctx, caller, wish, source, fresh=not may_retry)
+    begun = await _begin(ctx, caller, wish, source, mint)
     if begun.is_replay:
         return replace(await _existing(ctx, begun.withdrawal), is_replay=True)
     if begun.operation is None:
         ctx.failpoint("withdraw.completed")
         return begun.withdrawal
     ctx.failpoint("withdraw.begun")
-    view = await drive_withdrawal(ctx, begun.operation, begun.withdrawal.api_key_id)
-    if view.status != "failed":
-        return view
-    if may_retry:
-        return await _from(ctx, caller, wish, source, may_retry=False)
-    raise ServiceUnavailable("The mint refused the withdrawal; the balance is untouched.")
+    return await drive_withdrawal(ctx, begun.operation, begun.withdrawal.api_key_id)
 
 
 async def _begin(
-    ctx: Context, caller: KeyRef, wish: Wish, source: Source, *, fresh: bool
+    ctx: Context, caller: KeyRef, wish: Wish, source: Source, mint: MintRow
 ) -> Withdrawing:
-    mint = await known_mint(ctx, source.mint_url, fresh=fresh)
-    keyset = active_keyset(mint.keysets, source.unit)
+    try:
+        keyset = active_keyset(mint.keysets, source.unit)
+    except TokenRedemptionFailed as error:
+        raise MintShort from error
     amount = wish.amount_sat
     if amount is not None and source.unit == "msat":
         amount = msat_from_unit(amount, "sat")
@@ -153,7 +169,7 @@ async def _begin(
             mint_url=mint.url,
             keyset_id=keyset.id,
             denominations=tuple(keyset.keys),
-            owner=ctx.owner,
+            owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=wish.idempotency_key,
             fingerprint=wish.fingerprint,
@@ -197,11 +213,18 @@ async def _existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
 
 async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
     claimed = await ctx.ledger.submit(
-        Claim(owner=ctx.owner, lease_s=ctx.limits.mint_lease_s, operation_id=row.operation_id)
+        Claim(
+            owner=ctx.new_id("lease"),
+            lease_s=ctx.limits.mint_lease_s,
+            operation_id=row.operation_id,
+        )
     )
     if not claimed:
         raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
-    return await drive_withdrawal(ctx, claimed[0], api_key_id)
+    view = await drive_withdrawal(ctx, claimed[0], api_key_id)
+    if view.status == "failed":  # never an answer without a token: older clients drop the key
+        raise MintShort(REFUSED)
+    return view
 
 
 async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:
@@ -217,7 +240,7 @@ async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:
         return None
     try:
         states = await ctx.mints.check_state(row.mint_url, ys)
-    except (MintUnknown, MintRefused, MintMisbehaved) as error:
+    except (MintUnknown, MintRefused, MintMisbehaved, UntrustedMint) as error:
         raise MintUnreachable("The mint cannot say whether the last token is unspent.") from error
     if set(states.values()) != {ProofState.UNSPENT}:
         return None
@@ -241,10 +264,7 @@ async def stored_withdrawal(ctx: Context, api_key_id: str, withdrawal_id: str) -
 
 async def read_withdrawal(ctx: Context, caller: KeyRef, withdrawal_id: str) -> WithdrawalView:
     """A withdrawal of the caller's, its token opened. Raises RefundKeyNotFound, RefundNotFound."""
-    async with ctx.database.reading() as connection:
-        key = await find_key(connection, caller)
-    if key is None:
-        raise RefundKeyNotFound
+    key = await _own_key(ctx, caller)
     row = await stored_withdrawal(ctx, key.id, withdrawal_id)
     token = None
     if row.sealed_token is not None and row.status == "completed":

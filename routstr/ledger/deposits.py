@@ -40,6 +40,7 @@ class DepositView:
     id: str
     state: DepositState
     api_key_id: str | None
+    opens_key: bool
     credit_msat: int
     unit: str
     mint_url: str
@@ -148,6 +149,8 @@ class BeginDeposit(RowCommand[Begun]):
         assert deposit is not None
         if account_id is not None and deposit.api_key_id != account_id:
             raise TokenAlreadySpent
+        if account_id is None and not deposit.opens_key:
+            raise TokenAlreadySpent  # whoever made the token would get the key it topped up
         return deposit
 
     async def _own(self, transaction: Transaction, existing: DepositView) -> Operation | None:
@@ -376,6 +379,7 @@ async def view_deposit(transaction: Transaction, deposit_id: str) -> DepositView
         id=row.id,
         state=row.state,
         api_key_id=row.api_key_id,
+        opens_key=row.new_key is not None,
         credit_msat=row.credit_msat,
         unit=row.unit,
         mint_url=row.mint_url,

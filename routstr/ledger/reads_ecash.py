@@ -22,12 +22,16 @@ YS_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDeposit:
-    """The deposit a token's Ys belong to. `covers` tells whether it is exactly that set of Ys."""
+    """The deposit a token's Ys belong to. `covers` tells whether it is exactly that set of Ys.
+
+    `opens_key` tells whether it made its key, so that the token stands for it, or topped one up.
+    """
 
     id: str
     state: Literal["pending", "credited", "failed"]
     api_key_id: str | None
     covers: bool
+    opens_key: bool
     sealed_key: str | None = field(repr=False)
     credited_at: datetime | None
     first_used_at: datetime | None
@@ -56,6 +60,7 @@ async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDe
         state=row.state,
         api_key_id=row.api_key_id,
         covers=len(rows) == 1 and used == set(ys),
+        opens_key=row.new_key is not None,
         sealed_key=row.sealed_key,
         credited_at=row.credited_at,
         first_used_at=row.first_used_at,
@@ -66,7 +71,10 @@ async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepositProgress:
-    """How far a deposit has come. `is_driven`: somebody holds its operation's lease."""
+    """How far a deposit has come. `is_driven`: somebody holds its operation's lease.
+
+    `last_code` is why its operation is open; while `is_in_doubt` the mint's word is being watched.
+    """
 
     state: Literal["pending", "credited", "failed"]
     api_key_id: str | None
@@ -75,6 +83,7 @@ class DepositProgress:
     error_code: str | None
     is_driven: bool
     is_in_doubt: bool
+    last_code: str | None
 
 
 async def deposit_progress(
@@ -89,6 +98,7 @@ async def deposit_progress(
                 KEY.c.reserved,
                 OPERATION.c.state.label("operation_state"),
                 OPERATION.c.lease_until,
+                OPERATION.c.last_code,
             )
             .outerjoin(KEY, KEY.c.id == DEPOSIT.c.api_key_id)
             .outerjoin(OPERATION, OPERATION.c.deposit_id == DEPOSIT.c.id)
@@ -105,6 +115,7 @@ async def deposit_progress(
         error_code=row.error_code,
         is_driven=row.lease_until is not None and row.lease_until > now,
         is_in_doubt=row.operation_state == OperationState.WATCH,
+        last_code=row.last_code,
     )
 
 

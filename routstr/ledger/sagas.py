@@ -76,6 +76,7 @@ class Operation:
     attempts: int
     lease_owner: str | None
     watch_until: datetime | None = None
+    last_code: str | None = None
 
     @property
     def inputs(self) -> tuple[dict[str, object], ...]:
@@ -206,6 +207,7 @@ async def load_operation(
         attempts=row.attempts,
         lease_owner=row.lease_owner,
         watch_until=row.watch_until,
+        last_code=row.last_code,
     )
 
 

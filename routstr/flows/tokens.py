@@ -1,0 +1,97 @@
+"""A token as this node judges it before its mint is asked to swap it.
+
+Offline first: limits, form, and the allow-list, so that an unlisted mint is never called. Then by
+the mint's keysets: ids, unit, amounts, fee, and every DLEQ that the token brings.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from routstr.ecash.bdhke import dleq_ok_for_proof
+from routstr.ecash.keyset import UnknownKeyset, fee, find_keyset
+from routstr.ecash.proof import Keyset, Proof
+from routstr.ecash.secret import Nut10Secret, parse_secret
+from routstr.ecash.token import Token, decode_token, resolve_ids
+from routstr.errors import InvalidToken, SwapFeesExceedAmount
+from routstr.flows.context import Context
+from routstr.flows.mints import UNITS, active_keyset, allowed_mint, fees_ppk, known_mint
+from routstr.ledger.reads_ecash import MintRow
+
+DLEQS_INLINE_MAX: Final = 16
+UNKNOWN_KEYSET_AGAIN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A token whose mint is known and whose proofs look right."""
+
+    token: Token
+    mint: MintRow
+    keyset: Keyset
+    fee_amount: int
+
+    @property
+    def net_amount(self) -> int:
+        """What the mint gives for it, in its unit."""
+        return self.token.amount - self.fee_amount
+
+
+def read_token(ctx: Context, text: str, *, bytes_max: int) -> Token:
+    """Decode a token and check its mint against the allow-list; asks nobody.
+
+    Raises InvalidToken, also for ecash under a spending condition (NUT-10), which is not ours to
+    meet, TokenZeroValue and UntrustedMint.
+    """
+    token = decode_token(text, bytes_max=bytes_max)
+    url = allowed_mint(ctx, token.mint_url)
+    if token.unit not in UNITS:
+        raise InvalidToken("The token's unit is neither sat nor msat.")
+    if any(isinstance(parse_secret(proof.secret), Nut10Secret) for proof in token.proofs):
+        raise InvalidToken("This ecash is locked; receive it in a wallet and send it on unlocked.")
+    return Token(mint_url=url, unit=token.unit, proofs=token.proofs, memo=None)
+
+
+async def check_token(ctx: Context, token: Token) -> Checked:
+    """Judge it by its mint's keysets, which are asked for if they are old or lack one of its own.
+
+    Raises InvalidToken, SwapFeesExceedAmount, TokenRedemptionFailed, and what `known_mint` raises.
+    """
+    mint = await known_mint(ctx, token.mint_url)
+    try:
+        resolved = resolve_ids(token, mint.keysets)
+    except UnknownKeyset:  # a new one, perhaps: ask, but not for everybody's nonsense
+        again_s = ctx.monotonic_s() - UNKNOWN_KEYSET_AGAIN_S
+        mint = await known_mint(ctx, token.mint_url, since_s=again_s)
+        resolved = resolve_ids(token, mint.keysets)
+    await _check_proofs(resolved, mint.keysets)
+    ids = [proof.keyset_id for proof in resolved.proofs]
+    checked = Checked(
+        token=resolved,
+        mint=mint,
+        keyset=active_keyset(mint.keysets, resolved.unit),
+        fee_amount=fee(fees_ppk(mint.keysets, ids)),
+    )
+    if checked.net_amount < 1:
+        raise SwapFeesExceedAmount
+    return checked
+
+
+async def _check_proofs(token: Token, keysets: tuple[Keyset, ...]) -> None:
+    """Amounts and units must be the keysets'; a DLEQ that is there must hold (NUT-12)."""
+    stated: list[tuple[Proof, str]] = []
+    for proof in token.proofs:
+        keyset = find_keyset(proof.keyset_id, keysets)
+        if keyset.unit != token.unit:
+            raise InvalidToken("The token's unit is not that of its keyset.")
+        if proof.amount not in keyset.keys:
+            raise InvalidToken("The keyset has no such amount.")
+        if proof.dleq is not None and proof.dleq.r is not None:
+            stated.append((proof, keyset.keys[proof.amount]))
+
+    def all_hold() -> bool:
+        return all(dleq_ok_for_proof(proof, key) for proof, key in stated)
+
+    holds = all_hold() if len(stated) <= DLEQS_INLINE_MAX else await asyncio.to_thread(all_hold)
+    if not holds:
+        raise InvalidToken("A proof's DLEQ does not hold: this mint did not sign it.")

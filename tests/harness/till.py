@@ -1,0 +1,263 @@
+"""A node's money roads on a real database and a model mint, without HTTP: one `Till` a process.
+
+    async with open_mint() as mint, open_till(database_url, mint) as till:
+        key = await till.create(mint.issue(21))
+        await till.later(600)                         # ten minutes pass, on both engines
+        assert await till.balance(key) == 21_000
+
+At its end no task is left, the books are whole, and what the node holds at the mint is unspent.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from routstr.config import Settings
+from routstr.ecash.bdhke import y_of
+from routstr.ecash.token import BODY_BYTES_MAX, decode_token
+from routstr.flows.audit import audit
+from routstr.flows.context import (
+    Catalog,
+    Context,
+    EarlyLeaves,
+    Limits,
+    MintShelf,
+    NodeFacts,
+    RunningHolds,
+    TaskOwner,
+)
+from routstr.flows.keys import Created, Terms, create_key, topup
+from routstr.flows.resume import resume
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
+from routstr.gateways.mint import MintClient
+from routstr.gateways.mint_limits import LaneLimits
+from routstr.gateways.upstream import UpstreamClient
+from routstr.ledger.book import KeyRef
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import PoolSettings, open_database
+from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.reads import find_key
+from routstr.ledger.vault import Vault
+from routstr.log import Secret
+from tests.fakes.mint import FakeMint
+from tests.harness.clock import MovableClock
+from tests.harness.shop import CHAT_MODEL, Marks
+
+WAIT_S: Final = 10.0
+MASTER: Final = bytes(range(32))
+
+# Every stored time that something waits for, by table.
+WAITED_FOR: Final = {
+    "mint_operation": ("created_at", "lease_until", "next_attempt_at", "watch_until"),
+    "reservation": ("deadline",),
+    "deposit": ("created_at", "credited_at"),
+    "apikey": ("first_used_at", "expires_at"),
+    "job_run": ("lease_until", "next_run_at"),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Till:
+    """One process's worth of node; `seed` and master key are the database's."""
+
+    ctx: Context
+    mint: FakeMint
+    clock: MovableClock
+    marks: Marks
+    ledger: "asyncio.Task[None]"
+
+    # ── what users do ─────────────────────────────────────────────────────────────────────────
+
+    async def create(self, token: str, *, repeat: str | None = None, **terms: Any) -> Created:
+        return await create_key(self.ctx, token, Terms(**terms), idempotency_key=repeat)
+
+    async def topup(self, key: Created, token: str, *, repeat: str | None = None) -> int:
+        """What the key may spend after it."""
+        caller = KeyRef(id=key.key_id)
+        received = await topup(self.ctx, caller, token, idempotency_key=repeat)
+        return received.available_msat
+
+    async def withdraw(self, key: Created, amount_sat: int | None = None) -> WithdrawalView:
+        return await withdraw(self.ctx, KeyRef(id=key.key_id), Wish(amount_sat=amount_sat))
+
+    async def balance(self, key: Created | str) -> int:
+        key_id = key if isinstance(key, str) else key.key_id
+        async with self.ctx.database.reading() as connection:
+            view = await find_key(connection, KeyRef(id=key_id))
+        assert view is not None
+        return view.balance_msat
+
+    # ── what happens to it ────────────────────────────────────────────────────────────────────
+
+    async def later(self, seconds: float) -> None:
+        """Time passes: the clock goes on, or PostgreSQL, which has its own, is put back."""
+        if self.ctx.database.dialect == "sqlite":
+            self.clock.advance(seconds)
+            return
+        self.clock.advance(seconds, wall=False)
+        async with self.ctx.database.writer.begin() as connection:
+            for table, columns in WAITED_FOR.items():
+                moved = ", ".join(
+                    f"{each} = {each} - make_interval(secs => {seconds})" for each in columns
+                )
+                statement = f"UPDATE {table} SET {moved}"  # noqa: S608 - constants of this file
+                await connection.execute(text(statement))
+
+    async def resume(self) -> int:
+        """Drive what is due now, and what is due as soon as its back-off is over."""
+        await self.later(60)
+        return await resume(self.ctx)
+
+    async def die(self) -> None:
+        """Stop in the middle of everything, as a killed process does."""
+        dying = [*self.ctx.tasks._tasks, self.ledger]
+        for task in dying:
+            task.cancel()
+        await asyncio.wait(dying)
+
+    # ── what the books say ────────────────────────────────────────────────────────────────────
+
+    async def value(self, sql: str, **values: object) -> Any:
+        """One value of a query."""
+        async with self.ctx.database.reading() as connection:
+            return (await connection.execute(text(sql), values)).scalar()
+
+    async def operations(self) -> list[tuple[str, str | None]]:
+        """(state, last code) of every mint operation, oldest first."""
+        sql = "SELECT state, last_code FROM mint_operation ORDER BY created_at, id"
+        async with self.ctx.database.reading() as connection:
+            return [(row.state, row.last_code) for row in await connection.execute(text(sql))]
+
+    async def held(self, unit: str = "sat") -> int:
+        """What the node's own proofs are worth, in the unit."""
+        total = await self.value(
+            "SELECT coalesce(sum(p.amount), 0) FROM proof p JOIN keyset k ON k.id = p.keyset_id"
+            " WHERE p.state IN ('unspent', 'reserved') AND k.unit = :unit",
+            unit=unit,
+        )
+        return int(total)
+
+    async def assert_sound(self) -> None:
+        """Every invariant holds, and the mint calls none of the node's coins spent."""
+        report = await audit(self.ctx, full=True, deep=False)
+        assert report.ok, [each for each in report.invariants if each.breaches]
+        sql = text("SELECT y FROM proof WHERE state = 'unspent'")
+        async with self.ctx.database.reading() as connection:
+            ys = list((await connection.execute(sql)).scalars())
+        assert "SPENT" not in self.mint.state_of(ys).values()
+
+
+@asynccontextmanager
+async def open_till(
+    database_url: str,
+    mint: FakeMint,
+    *,
+    more_mints: Sequence[str] = (),
+    owner: str = "one",
+    is_sound_at_end: bool = True,
+    lane: LaneLimits | None = None,
+    **limits: Any,
+) -> AsyncIterator[Till]:
+    """`limits` are fields of `Limits` other than the settings' defaults."""
+    clock, marks = MovableClock(), Marks()
+    urls = (mint.url, *more_mints)
+    async with AsyncExitStack() as stack:
+        database = open_database(database_url, PoolSettings(size=4, overflow=4))
+        stack.push_async_callback(database.close)
+        vault = Vault(MASTER, random_bytes=secrets.token_bytes)
+        ledger = LedgerExecutor(
+            database,
+            wallet=Wallet(seed=bytes(64), vault=vault, new_id=_new_id),
+            clock=clock,
+            limits=ExecutorLimits(),
+        )
+        mints = await stack.enter_async_context(
+            MintClient(
+                mint_urls=urls,
+                clock=clock,
+                limits=lane or LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000),
+                allow_loopback_http=True,
+                total_s=WAIT_S,
+            )
+        )
+        upstream = await stack.enter_async_context(
+            UpstreamClient(
+                base_url="http://127.0.0.1:9/v1", api_key=Secret(""), allow_loopback_http=True
+            )
+        )
+        ctx = Context(
+            ledger=ledger,
+            database=database,
+            wallet=Wallet(seed=bytes(64), vault=vault, new_id=_new_id),
+            mints=mints,
+            upstream=upstream,
+            catalog=Catalog([CHAT_MODEL]),
+            clock=clock,
+            monotonic_s=clock.monotonic,
+            new_id=_new_id,
+            new_api_key=lambda: f"sk-{secrets.token_hex(32)}",
+            owner=owner,
+            limits=replace(default_limits(), **limits),
+            facts=replace(FACTS, mints=urls),
+            tasks=TaskOwner(),
+            holds=RunningHolds(),
+            shelf=MintShelf(),
+            early_leaves=EarlyLeaves(leaves_max=20, window_s=600, now_s=clock.monotonic),
+            failpoint=marks,
+        )
+        running = asyncio.create_task(ledger.run())
+        till = Till(ctx=ctx, mint=mint, clock=clock, marks=marks, ledger=running)
+        try:
+            yield till
+            await ctx.tasks.finish(WAIT_S)
+            if is_sound_at_end:
+                await till.assert_sound()
+        finally:
+            await ctx.tasks.finish(WAIT_S)
+            ledger.stop()
+            await asyncio.wait([running])
+
+
+def ys_of(token: str) -> list[str]:
+    """The names of a token's proofs."""
+    proofs = decode_token(token, bytes_max=BODY_BYTES_MAX).proofs
+    return [y_of(proof.secret) for proof in proofs]
+
+
+def worth(token: str | None) -> int:
+    """A token's amount in its unit."""
+    assert token is not None
+    return decode_token(token, bytes_max=BODY_BYTES_MAX).amount
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+def default_limits() -> Limits:
+    """The settings' own defaults, as far as a setting of that name exists."""
+    settings = Settings.model_fields
+    known = {
+        each.name: settings[each.name].default for each in fields(Limits) if each.name in settings
+    }
+    return Limits(**known, refund_ttl_s=settings["refund_ttl_seconds"].default)
+
+
+FACTS: Final = NodeFacts(
+    name="Till",
+    description="",
+    version="0",
+    npub=None,
+    http_url=None,
+    onion_url=None,
+    mints=(),
+    allow_loopback_http=True,
+    body_bytes_max=16 * 1024 * 1024,
+    btc_usd_text="60000",
+    upstream_name="fake",
+)
