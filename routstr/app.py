@@ -242,6 +242,7 @@ async def _assemble(
         allow_loopback_http=settings.allow_loopback_http,
         connect_s=settings.mint_connect_timeout_s,
         total_s=settings.mint_total_timeout_s,
+        answer_bytes_max=settings.mint_answer_bytes_max,
     )
     await stack.enter_async_context(mints)
     upstream_key = settings.upstream_api_key

@@ -74,12 +74,14 @@ class MintClient:
         allow_loopback_http: bool = False,
         connect_s: float = CONNECT_S,
         total_s: float = TOTAL_S,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> None:
         self._clock = clock
         self._limits = limits or LaneLimits()
         self._allow_loopback_http = allow_loopback_http
         self._connect_s = connect_s
         self._total_s = total_s
+        self._answer_bytes_max = answer_bytes_max
         self._lanes: dict[str, Lane] = {}
         self._http: httpx.AsyncClient | None = None
         self.allow(mint_urls)
@@ -274,7 +276,7 @@ class MintClient:
                 asyncio.timeout(self._total_s),
                 self._http.stream(method, url, content=body) as response,
             ):
-                answer = await _body(response)
+                answer = await _body(response, self._answer_bytes_max)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise MintUnknown("cannot connect to the mint", was_sent=False) from error
         except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
@@ -283,13 +285,13 @@ class MintClient:
         return answer
 
 
-async def _body(response: httpx.Response) -> bytes:
-    """At most ANSWER_BYTES_MAX bytes, sent as they are. Raises MintUnknown."""
+async def _body(response: httpx.Response, bytes_max: int) -> bytes:
+    """At most `bytes_max` bytes, sent as they are. Raises MintUnknown."""
     if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         raise MintUnknown("an encoding not asked for", status=response.status_code)
     answer = bytearray()
     async for piece in response.aiter_raw():
         answer += piece
-        if len(answer) > ANSWER_BYTES_MAX:
+        if len(answer) > bytes_max:
             raise MintUnknown("the mint's answer is too large", status=response.status_code)
     return bytes(answer)

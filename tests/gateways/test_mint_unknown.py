@@ -165,3 +165,11 @@ async def test_no_error_repeats_what_the_mint_said(
         while error is not None:
             assert "birdsong" not in repr(error) + str(error) + repr(vars(error))
             error = error.__cause__
+
+
+async def test_how_much_is_read_is_the_operators_choice(mint: FakeMint) -> None:
+    async with MintClient(
+        mint_urls=[mint.url], clock=FakeClock(), allow_loopback_http=True, answer_bytes_max=100
+    ) as modest:
+        with pytest.raises(MintUnknown, match="too large"):
+            await modest.load_keysets(mint.url)
