@@ -33,8 +33,8 @@ INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
 
 WHAT: Final = {
     MINT: "nutshell, a real mint; its Lightning is make-believe",
-    UPSTREAM: "an OpenAI-compatible API that gives the same answer every time",
-    NODE: "Routstr on SQLite, in a directory that goes with the demo",
+    UPSTREAM: "an OpenAI-compatible API with one answer to everything",
+    NODE: "Routstr, on SQLite in a temporary directory",
 }
 
 

@@ -161,8 +161,8 @@ class Story:
             expect("the broken invariants", broken(report), [])
             expect("what the node owes", totals["balances_msat"], owed_msat)
             expect("what the node earned", totals["surplus_msat"], sum(self.books.costs_msat))
-            entry.note(f"{len(report['invariants'])} invariants hold; the node's ecash is what")
-            entry.note("it owes and what the requests cost")
+            holding = f"{len(report['invariants'])} invariants hold"
+            entry.note(f"{holding}; the node's ecash is what it owes and what it earned")
 
     def check_total(self) -> None:
         """Everything is still there. Raises DoesNotAddUp."""
