@@ -11,6 +11,7 @@ I-13, I-16, I-17, I-19 to I-22 and I-24 to I-26 are proved by tests alone.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
 
 from sqlalchemy import text
@@ -155,6 +156,7 @@ async def _snapshot(reading: ReadConnection, dialect: Dialect, *, full: bool) ->
     return connection
 
 
+@cache
 def _all_queries(dialect: Dialect, *, full: bool, is_running: bool) -> str:
     """One statement, so one round trip; a few examples of each query, each with its count."""
     queries = (

@@ -34,7 +34,7 @@ MASTER = b"m" * 32
 SEED = bytes(range(64))
 MINT_URL = "https://mint.example"
 HELD_MSAT_MAX = 10**9
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 class HandClock:
@@ -289,7 +289,7 @@ def reserve(
     quote_msat: int | None = None,
     minimum_msat: int | None = None,
     owner: str = "one",
-    lease_s: float = 90,
+    lease_s: float = 3600,
 ) -> Reserve:
     quote = amount_msat if quote_msat is None else quote_msat
     return Reserve(

@@ -1,0 +1,62 @@
+"""A node that has lived: rows of every kind and state that the commands can make."""
+
+from routstr.ledger.accounts import Transfer
+from routstr.ledger.book import KeyRef
+from routstr.ledger.deposits import FailDeposit
+from routstr.ledger.holds import Expire
+from routstr.ledger.sagas import MarkSent, Operation
+from routstr.ledger.withdrawals import FailWithdrawal
+from tests.ledger.node import Node, Signer, issue_command, new_key, reserve, settle
+
+
+async def live(node: Node) -> KeyRef:
+    """Fill the tables; yields the key that has most of it."""
+    await node.save_mint(Signer(fee_ppk=100, salt=5))
+    rich, other = await node.open_key("rich"), await node.open_key("other")
+    await node.fund(rich, [64, 32, 16], salt="a")
+    await node.fund(other, [8], salt="b")
+    await _deposits(node)
+    await _requests(node, rich)
+    await node.ledger.submit(Transfer(transfer_id="t", payer=rich, payee=other, amount_msat=2500))
+    await _withdrawals(node, rich)
+    return rich
+
+
+async def _deposits(node: Node) -> None:
+    for name, fails in (("pending", False), ("failed", True)):
+        proofs = node.signer.proofs([8], salt=name)
+        begun = await node.ledger.submit(node.begin(f"dep_{name}", proofs, new=new_key(name)))
+        assert begun.operation is not None
+        await node.ledger.submit(MarkSent(operation_id=begun.operation.id))
+        if fails:
+            await node.ledger.submit(
+                FailDeposit(operation=begun.operation, code="10001", error_code="refused")
+            )
+
+
+async def _requests(node: Node, key: KeyRef) -> None:
+    for hold_id, cost_msat in (("settled", 700), ("over", 3000), ("released", 0)):
+        await node.ledger.submit(reserve(hold_id, key, 1000, quote_msat=2000))
+        await node.ledger.submit(settle(hold_id, key, cost_msat))
+    await node.ledger.submit(reserve("expired", key, 1000, lease_s=-1))
+    await node.ledger.submit(Expire(hold_id="expired", api_key_id="key_rich"))
+    await node.ledger.submit(reserve("held", key, 1000))
+
+
+async def _withdrawals(node: Node, key: KeyRef) -> None:
+    exact = await node.ledger.submit(node.withdraw("exact", key, 15))
+    assert exact.operation is None
+    swapped = await _swap(node, key, "swapped", 8)
+    await node.ledger.submit(issue_command(node.signer, swapped, key))
+    failed = await _swap(node, key, "failed", 15)
+    await node.ledger.submit(
+        FailWithdrawal(operation=failed, api_key_id="key_rich", code="11005", message="no")
+    )
+    await _swap(node, key, "pending", 15)
+
+
+async def _swap(node: Node, key: KeyRef, withdrawal_id: str, amount: int) -> Operation:
+    begun = await node.ledger.submit(node.withdraw(withdrawal_id, key, amount))
+    assert begun.operation is not None, "the purse has exact coins; choose another amount"
+    await node.ledger.submit(MarkSent(operation_id=begun.operation.id))
+    return begun.operation

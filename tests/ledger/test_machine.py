@@ -1,0 +1,379 @@
+"""T-1: any sequence of commands, with repeats and refusals, leaves a book that the audit signs.
+
+Beside the audit a model of plain numbers says what each balance must be.
+"""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import text
+
+from routstr.core.hold import HoldState
+from routstr.ecash.amounts import split
+from routstr.errors import RoutstrError
+from routstr.ledger.accounts import Transfer
+from routstr.ledger.book import KeyRef
+from routstr.ledger.commands import Command, RowCommand
+from routstr.ledger.deposits import Begun, FailDeposit
+from routstr.ledger.holds import Expire, Extend
+from routstr.ledger.sagas import MarkSent, Operation
+from routstr.ledger.withdrawals import FailWithdrawal
+from tests.harness.databases import SQLITE
+from tests.ledger.node import (
+    HELD_MSAT_MAX,
+    START,
+    Signer,
+    credit_command,
+    issue_command,
+    reserve,
+    running_node,
+    settle,
+)
+
+EXAMPLES = {"sqlite": 125, "postgres": 25}
+STEPS = 40
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 - only where; and no disk, as this is about logic
+ROWS = """SELECT (SELECT count(*) FROM "transaction") + (SELECT count(*) FROM reservation)
+  + (SELECT count(*) FROM mint_output) + (SELECT count(*) FROM proof)
+  + (SELECT count(*) FROM deposit_input) + (SELECT count(*) FROM withdrawal)"""
+T = TypeVar("T")
+AnyCommand = Command[Any] | RowCommand[Any]
+SMALL = st.integers(1, 120)
+MSAT = st.integers(0, 60_000)
+
+
+@dataclass(slots=True)
+class Purse:
+    """What the model believes of a key."""
+
+    balance: int = 0
+    reserved: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.reserved
+
+
+@dataclass(slots=True)
+class Promise:
+    """What the model believes of a hold."""
+
+    key: KeyRef
+    amount: int
+    quote: int
+    open: bool = True
+
+
+class Bench:
+    """A running node with an event loop of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        signer = Signer(fee_ppk=100, salt=5)
+        entering = self.stack.enter_async_context(running_node(url, signer=signer))
+        self.node = self.runner.run(entering)
+
+    def close(self) -> None:
+        self.runner.run(self.stack.aclose())
+        self.runner.close()
+
+
+class Ledger(RuleBasedStateMachine):
+    """Drives one node with keys of its own."""
+
+    bench: ClassVar[Callable[[], Bench]]
+    leave: ClassVar[Callable[[Bench], None]]
+    numbers: ClassVar[Iterator[int]] = itertools.count(1)
+    steps: ClassVar[int] = 0
+
+    keys = Bundle("keys")
+    holds = Bundle("holds")
+    deposits = Bundle("deposits")
+    swaps = Bundle("swaps")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = type(self).bench()
+        self.node = self.at.node
+        self.purses: dict[str, Purse] = {}
+        self.promises: dict[str, Promise] = {}
+        self.last: AnyCommand | None = None
+        self.outcome: object = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.at.runner.run(work)
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.node.assert_sound())
+        finally:
+            type(self).leave(self.at)
+
+    def next_id(self, prefix: str) -> str:
+        return f"{prefix}{next(self.numbers)}"
+
+    def submit(self, command: AnyCommand) -> Any:
+        """Its result, or None for a refusal; a failure of the node itself is a failure here."""
+        self.last = command
+        try:
+            self.outcome = self.run(self.node.ledger.submit(command))
+        except RoutstrError as refusal:
+            self.outcome = type(refusal)
+        assert self.outcome is not RoutstrError, "the ledger broke"
+        return None if isinstance(self.outcome, type) else self.outcome
+
+    def purse(self, key: KeyRef) -> Purse:
+        assert key.id is not None
+        return self.purses[key.id]
+
+    # ── rules ─────────────────────────────────────────────────────────────────────────────────
+
+    @initialize(target=keys, amount=SMALL)
+    def begin(self, amount: int) -> KeyRef:
+        key = self.open_key()
+        self.deposit(key, amount, "credit")
+        return key
+
+    @rule(target=keys)
+    def open(self) -> KeyRef:
+        return self.open_key()
+
+    def open_key(self) -> KeyRef:
+        key = self.run(self.node.open_key(self.next_id("k")))
+        assert key.id is not None
+        self.purses[key.id] = Purse()
+        return key
+
+    @rule(target=deposits, key=keys, amount=SMALL, end=st.sampled_from(["credit", "fail", "wait"]))
+    def deposit(self, key: KeyRef, amount: int, end: str) -> Any:
+        name = self.next_id("d")
+        proofs = self.node.signer.proofs(split(amount), salt=name)
+        if amount <= 1:  # the fee would eat it
+            return multiple()
+        begun: Begun = self.submit(self.node.begin(name, proofs, target=key))
+        if end == "wait":
+            return (key, begun)
+        self.end_deposit((key, begun), end)
+        return multiple()
+
+    @rule(pending=deposits, end=st.sampled_from(["credit", "fail"]))
+    def end_deposit(self, pending: tuple[KeyRef, Begun], end: str) -> None:
+        key, begun = pending
+        assert begun.operation is not None
+        state = self.run(
+            self.node.value("SELECT state FROM deposit WHERE id = :id", id=begun.deposit.id)
+        )
+        if state == "failed" and end == "credit":
+            return  # a definite no is never followed by signatures
+        if state == "pending":
+            self.submit(MarkSent(operation_id=begun.operation.id))
+        if end == "credit":
+            self.submit(credit_command(self.node.signer, begun.operation, key.id))
+            if state == "pending":
+                self.purse(key).balance += begun.deposit.credit_msat
+        elif state != "credited":
+            self.submit(FailDeposit(operation=begun.operation, code="10001", error_code="no"))
+
+    @rule(target=holds, key=keys, wanted=MSAT, minimum=MSAT, quote=MSAT)
+    def reserve(self, key: KeyRef, wanted: int, minimum: int, quote: int) -> Any:
+        hold_id, purse = self.next_id("h"), self.purse(key)
+        quote = max(quote, wanted)
+        command = reserve(hold_id, key, wanted, minimum_msat=minimum, quote_msat=quote)
+        hold = self.submit(command)
+        amount = min(wanted, purse.available)
+        held = sum(each.amount for each in self.promises.values() if each.open)
+        if amount < minimum or held + amount > HELD_MSAT_MAX:
+            assert hold is None
+            return multiple()
+        assert hold.amount_msat == amount
+        purse.reserved += amount
+        self.promises[hold_id] = Promise(key=key, amount=amount, quote=quote)
+        return hold_id
+
+    @rule(hold_id=holds, amount=MSAT)
+    def extend(self, hold_id: str, amount: int) -> None:
+        promise = self.promises[hold_id]
+        purse = self.purse(promise.key)
+        assert promise.key.id is not None
+        hold = self.submit(Extend(hold_id=hold_id, api_key_id=promise.key.id, amount_msat=amount))
+        target = max(promise.amount, min(amount, promise.quote))
+        if not promise.open or target - promise.amount > purse.available:
+            assert hold is None
+            return
+        assert hold.amount_msat == target
+        purse.reserved += target - promise.amount
+        promise.amount = target
+
+    @rule(hold_id=holds, cost=MSAT)
+    def settle(self, hold_id: str, cost: int) -> None:
+        promise = self.promises[hold_id]
+        purse = self.purse(promise.key)
+        settled = self.submit(settle(hold_id, promise.key, cost))
+        if promise.open:
+            charged = min(cost, promise.quote, promise.amount + purse.available)
+            assert (settled.charged_msat, settled.absorbed_msat) == (charged, cost - charged)
+            self.end(promise, charged)
+        assert settled.state is not HoldState.HELD
+
+    @rule(hold_id=holds)
+    def expire(self, hold_id: str) -> None:
+        promise = self.promises[hold_id]
+        assert promise.key.id is not None
+        ended = self.submit(Expire(hold_id=hold_id, api_key_id=promise.key.id, orphaned=True))
+        if promise.open:
+            assert (ended.state, ended.charged_msat) == (HoldState.EXPIRED, 0)
+            self.end(promise, 0)
+
+    def end(self, promise: Promise, charged: int) -> None:
+        purse = self.purse(promise.key)
+        purse.reserved -= promise.amount
+        purse.balance -= charged
+        promise.open = False
+
+    @rule(target=swaps, key=keys, amount=st.none() | SMALL)
+    def withdraw(self, key: KeyRef, amount: int | None) -> Any:
+        begun = self.submit(self.node.withdraw(self.next_id("w"), key, amount))
+        if begun is None:
+            return multiple()
+        view, purse = begun.withdrawal, self.purse(key)
+        assert amount is None or view.amount_msat == 1000 * amount
+        assert amount is not None or purse.available - view.amount_msat - view.fee_msat < 1000
+        purse.balance -= view.amount_msat + view.fee_msat
+        assert view.available_msat == purse.available
+        return multiple() if begun.operation is None else (key, begun.operation)
+
+    @rule(swap=swaps, end=st.sampled_from(["issue", "fail"]))
+    def end_swap(self, swap: tuple[KeyRef, Operation], end: str) -> None:
+        key, operation = swap
+        status = self.run(
+            self.node.value(
+                "SELECT status FROM withdrawal WHERE id = :id", id=operation.withdrawal_id
+            )
+        )
+        assert key.id is not None
+        if status == "pending":
+            self.submit(MarkSent(operation_id=operation.id))
+        if end == "issue":
+            view = self.submit(issue_command(self.node.signer, operation, key))
+        else:
+            view = self.submit(
+                FailWithdrawal(operation=operation, api_key_id=key.id, code="11005", message="no")
+            )
+            if status == "pending":
+                self.purse(key).balance += view.amount_msat + view.fee_msat
+        assert view.status in {"completed", "failed"}
+
+    @rule(payer=keys, payee=keys, amount=MSAT)
+    def transfer(self, payer: KeyRef, payee: KeyRef, amount: int) -> None:
+        moved = self.submit(
+            Transfer(transfer_id=self.next_id("t"), payer=payer, payee=payee, amount_msat=amount)
+        )
+        purse = self.purse(payer)
+        possible = payer != payee and 1 <= amount <= purse.available
+        assert (moved is not None) == possible
+        if possible:
+            purse.balance -= amount
+            self.purse(payee).balance += amount
+
+    @rule()
+    def repeat(self) -> None:
+        """The last command again, as after a COMMIT whose answer was lost."""
+        if self.last is None:
+            return
+        count = self.run(self.node.value(ROWS))
+        outcome = self.outcome
+        result = self.submit(self.last)
+        if isinstance(outcome, type):
+            assert result is None
+        else:
+            assert self.run(self.node.value(ROWS)) == count
+
+    # ── what always holds ─────────────────────────────────────────────────────────────────────
+
+    @invariant()
+    def the_audit_signs(self) -> None:
+        type(self).steps += 1
+        report = self.run(self.node.audit(full=False, since=START))
+        assert report.ok, report
+
+    @invariant()
+    def the_model_agrees(self) -> None:
+        money = self.run(self.money())
+        for key_id, purse in self.purses.items():
+            assert money[key_id] == (purse.balance, purse.reserved)
+
+    async def money(self) -> dict[str, tuple[int, int]]:
+        async with self.node.database.reading() as connection:
+            rows = await connection.execute(text("SELECT id, balance, reserved FROM apikey"))
+            return {row.id: (row.balance, row.reserved) for row in rows}
+
+
+def run_machine(engine: str, bench: Callable[[], Bench], leave: Callable[[Bench], None]) -> None:
+    class Machine(Ledger):
+        pass
+
+    Machine.bench, Machine.leave = staticmethod(bench), staticmethod(leave)
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES[engine],
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink),
+            print_blob=True,
+        ),
+    )
+    print(f"T-1 engine={engine} steps={Machine.steps} violations=0")
+
+
+def test_any_sequence_on_sqlite(sqlite_template: Path, tmp_path: Path) -> None:
+    """Each sequence has a database of its own."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else tmp_path) as home:
+        path = Path(home) / "routstr.db"
+
+        def bench() -> Bench:
+            shutil.copyfile(sqlite_template, path)
+            return Bench(SQLITE + str(path))
+
+        def leave(bench: Bench) -> None:
+            bench.close()
+            for each in path.parent.glob("*.db*"):
+                each.unlink()
+
+        run_machine("sqlite", bench, leave)
+
+
+def test_any_sequence_on_postgres(postgres_url: str) -> None:
+    """All sequences share a database and its mint's coins, as the keys of a node do."""
+    shared = Bench(postgres_url)
+    sequences = itertools.count(1)
+
+    def leave(bench: Bench) -> None:
+        if next(sequences) % 5 == 0:  # the planner learns how many rows there are by now
+            bench.runner.run(bench.node.execute("ANALYZE"))
+
+    try:
+        run_machine("postgres", lambda: shared, leave)
+    finally:
+        shared.close()
