@@ -38,7 +38,6 @@ from routstr.flows.context import (
     TaskOwner,
 )
 from routstr.flows.expire import expire
-from routstr.flows.resume import resume
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.upstream import UpstreamClient
@@ -161,7 +160,7 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             await expire(ctx, orphaned=True)
         runner = JobRunner(ctx, jobs(_periods(settings)))
         working = loop.create_task(runner.run(), name="jobs")
-        ctx.tasks.start(resume(ctx), name="resume at start")
+        ctx.tasks.start(runner.begin(), name="jobs at start")
         log.info("node_started", version=__version__, engine=ctx.database.dialect)
         try:
             yield ctx

@@ -56,9 +56,15 @@ async def check_not_paused(ctx: Context) -> None:
         raise Paused("Withdrawals are paused until the operator has looked at the books.")
 
 
-async def take_job(ctx: Context, name: str, *, lease_s: float) -> bool:
-    """Take a shared job for this process; false when it is not due or another one has it."""
-    return await ctx.ledger.submit(TakeJob(name=name, owner=ctx.owner, lease_s=lease_s))
+async def take_job(ctx: Context, name: str, *, lease_s: float, at_start: bool = False) -> bool:
+    """Take a shared job for this process; false when it is not due or another one has it.
+
+    At the start of a node that owns its database alone, nobody else has it and it is due.
+    """
+    is_orphan = at_start and ctx.database.dialect == "sqlite"
+    return await ctx.ledger.submit(
+        TakeJob(name=name, owner=ctx.owner, lease_s=lease_s, orphaned=is_orphan)
+    )
 
 
 async def finish_job(

@@ -38,13 +38,20 @@ class JobRunner:
             except Exception:  # broad: one job's bug or bad day must not end the others
                 log.exception("job_failed", job=job.name)
 
-    async def run_once(self, job: Job) -> bool:
+    async def begin(self) -> None:
+        """What a start needs, in order: drive what was left open, end orphans, look at the books."""
+        for name in ("resume", "expire", "audit"):
+            for job in self._jobs:
+                if job.name == name:
+                    await self.run_once(job, at_start=True)
+
+    async def run_once(self, job: Job, *, at_start: bool = False) -> bool:
         """Run it now, unless it is shared and another process has it; whether it ran."""
         ctx = self._ctx
         if not job.is_shared:
             await job.run(ctx)
             return True
-        if not await take_job(ctx, job.name, lease_s=job.lease_s):
+        if not await take_job(ctx, job.name, lease_s=job.lease_s, at_start=at_start):
             return False
         ok: bool = False
         result: Mapping[str, object] = {}
