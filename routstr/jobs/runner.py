@@ -39,7 +39,7 @@ class JobRunner:
                 log.exception("job_failed", job=job.name)
 
     async def begin(self) -> None:
-        """What a start needs, in order: drive what was left open, end orphans, look at the books."""
+        """What a start needs: drive what was left open, end orphans, look at the books."""
         for name in ("resume", "expire", "audit"):
             for job in self._jobs:
                 if job.name == name:
