@@ -86,8 +86,9 @@ class _Relay:
             self._reply.close()
         exchange.when_stopped(None)
         await self._budget.settled_down()
+        self._ctx.failpoint("stream.ended")
         verdict = await self._verdict(ending)
-        self._ctx.failpoint("stream.metered")
+        self._ctx.failpoint("stream.judged")
         try:
             bill = await settle(
                 self._ctx,

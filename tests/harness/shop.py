@@ -122,10 +122,15 @@ class Shop:
     async def key(self, amount_msat: int = 1_000_000) -> FundedKey:
         return await funded_key(self.ctx, amount_msat)
 
-    async def noticed_leave(self) -> None:
-        """Wait until the node knows that its only client has left."""
+    def exchange(self) -> Exchange:
+        """The only one that is running."""
         [exchange] = self.ctx.holds._holds.values()
         assert isinstance(exchange, Exchange)
+        return exchange
+
+    async def noticed_leave(self) -> None:
+        """Wait until the node knows that its only client has left."""
+        exchange = self.exchange()
         await until(lambda: exchange.stopped is not None)
 
     async def quiet(self) -> None:

@@ -1,5 +1,6 @@
 """The paid road over real HTTP: what a client gets, what the upstream sees, what it cost."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.fakes.upstream_script import Script
+from tests.fakes.upstream_script import Fault, Script, failure
 from tests.harness.funding import FundedKey, balance_msat, told, usage_rows
 from tests.harness.shop import PATH, Shop, open_shop, order
 
@@ -209,6 +210,33 @@ async def test_connections_to_the_upstream_are_used_again(shop: Shop) -> None:
     assert shop.upstream.connections == 1
 
 
+async def test_a_stream_whose_body_ends_late_keeps_its_connection(database_url: str) -> None:
+    told_client, connections = asyncio.Event(), list[int]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while await reader.read(65_536):
+            event = b"data: [DONE]\n\n"
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+            writer.write(b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(event) + event + b"\r\n")
+            await told_client.wait()
+            told_client.clear()
+            writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with server, open_shop(database_url, base_url=url) as shop:
+        key = await shop.key()
+        for _ in range(2):
+            body = order(stream=True)
+            said = await shop.http.post(PATH, headers=key.headers, json=body)
+            assert said.text.endswith("data: [DONE]\n\n")
+            told_client.set()
+            await shop.quiet()
+    assert len(connections) == 1
+
+
 # ── what the key can pay ──────────────────────────────────────────────────────────────────────
 
 
@@ -278,3 +306,53 @@ async def test_a_cost_above_the_quote_is_the_operators(shop: Shop) -> None:
     assert answer.headers["x-routstr-cost-msats"] == str(told_msat)
     assert answer.headers["x-routstr-max-cost-msats"] == str(told_msat)
     assert await balance_msat(shop.ctx, key) == 1_000_000 - told_msat
+
+
+# ── when the money moves ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("script", [Script(), Script(usage=None), failure(500), failure(400)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_answers_end_comes_after_the_settlement(
+    shop: Shop, script: Script, stream: bool
+) -> None:
+    key = await shop.key()
+    shop.upstream.default = script
+    seen_at: list[int] = []
+    shop.marks.at["settle.after"] = lambda: seen_at.append(len(received))
+    received: list[bytes] = []
+    body = order(stream=stream)
+    async with shop.http.stream("POST", PATH, headers=key.headers, json=body) as answer:
+        async for piece in answer.aiter_raw():
+            received.append(piece)
+            is_last = not stream or answer.status_code != 200 or b"[DONE]" in piece
+            assert not is_last or seen_at
+    assert len(seen_at) == 1
+    assert len(await usage_rows(shop.ctx, key)) == 1
+
+
+async def test_an_upstream_that_is_down_is_tried_twice_and_charged_never(
+    database_url: str,
+) -> None:
+    nobody = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}/v1"
+    nobody.close()
+    await nobody.wait_closed()
+    async with open_shop(database_url, base_url=url) as shop:
+        key = await shop.key(10_000)
+        answer = await shop.http.post(PATH, headers=key.headers, json=order())
+        assert answer.status_code == 424
+        assert answer.json()["error"]["code"] == "UPSTREAM_UNAVAILABLE"
+        assert answer.headers["x-should-retry"] == "true"
+        [row] = await usage_rows(shop.ctx, key)
+        assert (row.amount_msat, told(row)["outcome"]) == (0, "upstream_failed")
+        assert told(row)["attempts"] == 2
+        assert await balance_msat(shop.ctx, key) == 10_000
+
+
+async def test_what_may_have_been_served_is_never_sent_twice(shop: Shop) -> None:
+    key = await shop.key()
+    shop.upstream.default = Script(fault=Fault.RESET_BEFORE_HEADERS)
+    answer = await shop.http.post(PATH, headers=key.headers, json=order())
+    assert answer.status_code == 424
+    assert len(shop.upstream.calls) == 1

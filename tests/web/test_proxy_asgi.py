@@ -78,12 +78,47 @@ async def test_what_waits_in_the_queue_was_not_delivered(shop: Shop) -> None:
     gate.open(1)
     await client.first_piece.wait()
     gate.open(2)
-    await until(lambda: shop.upstream.calls[0].events_sent == 3)
+    queue = shop.exchange().queue
+    await until(lambda: bool(queue._chunks) and queue._chunks[-1].text_bytes == 13)
     client.left.set()
     await shop.quiet()
     await assert_charged_one_piece(shop, key)
     asking.cancel()
     await asyncio.wait({asking})
+
+
+async def test_an_estimate_waits_until_all_it_counts_was_delivered(shop: Shop) -> None:
+    key, gate = await shop.key(), Gate()
+    shop.upstream.default = Script(gate=gate, usage=None)
+    client = Client(shop, key)
+    client.is_stuck = True
+    asking = asyncio.create_task(client.ask())
+    gate.open(1)
+    await client.first_piece.wait()
+    gate.open_for_ever()
+    await shop.marks.reached("stream.ended")
+    client.left.set()
+    await shop.quiet()
+    await assert_charged_one_piece(shop, key)
+    asking.cancel()
+    await asyncio.wait({asking})
+
+
+async def test_what_was_held_back_was_not_delivered(shop: Shop) -> None:
+    key = await shop.key()
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"one t"}}]}\n\n'
+    held = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"wo three"},"finish_reason":"stop"}]}\n\n'
+    )
+    shop.upstream.default = Script(events=[said + held, b": wait\n\n"], gate=(gate := Gate()))
+    gate.open(1)
+    client = Client(shop, key)
+    asking = asyncio.create_task(client.ask())
+    await client.first_piece.wait()
+    client.left.set()
+    await asking
+    await shop.quiet()
+    await assert_charged_one_piece(shop, key)
 
 
 async def test_a_server_that_cancels_the_application_changes_nothing(shop: Shop) -> None:
