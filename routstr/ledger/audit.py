@@ -8,7 +8,7 @@ schema's guards are read whole by both. What `--deep` asks of the mints is in `f
 I-13, I-16, I-17, I-19 to I-22 and I-24 to I-26 are proved by tests alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -85,14 +85,37 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MintFindings:
+    """What a mint said of our proofs (NUT-07), in a deep audit.
+
+    `spent_elsewhere` are Ys we take for ours and the mint for spent, `stranded` operations left
+    open at a mint that answers. `claimed` is how many proofs that we gave out were spent, and
+    `silent` the kind of failure of a mint that did not say.
+    """
+
+    mint_url: str
+    asked: int
+    claimed: int
+    spent_elsewhere: tuple[str, ...] = ()
+    stranded: tuple[str, ...] = ()
+    silent: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found; silence proves nothing."""
+        return not self.spent_elsewhere and not self.stranded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """What an audit found; `ok` when no invariant is broken."""
+    """What an audit found; `ok` when no invariant is broken. Only a deep one has `mints`."""
 
     ok: bool
     full: bool
     checked_at: datetime
     invariants: tuple[Invariant, ...]
     totals: Totals
+    mints: tuple[MintFindings, ...] = ()
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -230,11 +253,20 @@ def report_json(report: AuditReport) -> dict[str, object]:
 
 
 def report_rows(report: AuditReport) -> list[tuple[str, str, str]]:
-    """(name, title, what was found) of each invariant, for a table."""
-    return [
-        (each.name, each.title, _words(each.breaches, each.examples)) for each in report.invariants
-    ]
+    """(name, title, what was found) of each invariant and each mint asked, for a table."""
+    rows = [(each.name, each.title, _found(each)) for each in report.invariants]
+    return rows + [("mint", each.mint_url, _said(each)) for each in report.mints]
 
 
-def _words(breaches: int, examples: Iterable[str]) -> str:
-    return "ok" if breaches == 0 else f"{breaches}: {', '.join(examples)}"
+def _found(invariant: Invariant) -> str:
+    if invariant.breaches == 0:
+        return "ok"
+    return f"{invariant.breaches}: {', '.join(invariant.examples)}"
+
+
+def _said(mint: MintFindings) -> str:
+    found = f"{mint.asked} proofs asked, {mint.claimed} of those given out spent"
+    for what, ids in (("spent elsewhere", mint.spent_elsewhere), ("stranded", mint.stranded)):
+        if ids:
+            found += f"; {len(ids)} {what}: {', '.join(ids[:EXAMPLES_MAX])}"
+    return found if mint.silent is None else f"{found}; then no answer ({mint.silent})"
