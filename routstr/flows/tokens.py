@@ -5,6 +5,7 @@ the mint's keysets: ids, unit, amounts, fee, and every DLEQ that the token bring
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,7 @@ from routstr.ecash.keyset import UnknownKeyset, fee, find_keyset
 from routstr.ecash.proof import Keyset, Proof
 from routstr.ecash.secret import Nut10Secret, parse_secret
 from routstr.ecash.token import Token, decode_token, resolve_ids
-from routstr.errors import InvalidToken, SwapFeesExceedAmount
+from routstr.errors import InvalidToken, MintRateLimited, SwapFeesExceedAmount
 from routstr.flows.context import Context
 from routstr.flows.mints import UNITS, active_keyset, allowed_mint, fees_ppk, known_mint
 from routstr.ledger.reads_ecash import MintRow
@@ -57,13 +58,7 @@ async def check_token(ctx: Context, token: Token) -> Checked:
 
     Raises InvalidToken, SwapFeesExceedAmount, TokenRedemptionFailed, and what `known_mint` raises.
     """
-    mint = await known_mint(ctx, token.mint_url)
-    try:
-        resolved = resolve_ids(token, mint.keysets)
-    except UnknownKeyset:  # a new one, perhaps: ask, but not for everybody's nonsense
-        again_s = ctx.monotonic_s() - UNKNOWN_KEYSET_AGAIN_S
-        mint = await known_mint(ctx, token.mint_url, since_s=again_s)
-        resolved = resolve_ids(token, mint.keysets)
+    mint, resolved = await _resolve(ctx, token)
     await _check_proofs(resolved, mint.keysets)
     ids = [proof.keyset_id for proof in resolved.proofs]
     checked = Checked(
@@ -75,6 +70,26 @@ async def check_token(ctx: Context, token: Token) -> Checked:
     if checked.net_amount < 1:
         raise SwapFeesExceedAmount
     return checked
+
+
+async def _resolve(ctx: Context, token: Token) -> tuple[MintRow, Token]:
+    """Its mint, and the token with full keyset ids; an id not listed makes us ask the mint again.
+
+    Not for everybody's nonsense, though: within seconds of the last time the answer is "later",
+    because "invalid" must be true.
+    """
+    mint = await known_mint(ctx, token.mint_url)
+    with suppress(UnknownKeyset):
+        return mint, resolve_ids(token, mint.keysets)
+    now_s = ctx.monotonic_s()
+    mint = await known_mint(ctx, token.mint_url, since_s=now_s - UNKNOWN_KEYSET_AGAIN_S)
+    try:
+        return mint, resolve_ids(token, mint.keysets)
+    except UnknownKeyset:
+        seen = ctx.shelf.find(token.mint_url)
+        if seen is None or seen.seen_at_s >= now_s:
+            raise
+        raise MintRateLimited(retry_after_s=int(UNKNOWN_KEYSET_AGAIN_S)) from None
 
 
 async def _check_proofs(token: Token, keysets: tuple[Keyset, ...]) -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 import orjson
+import structlog
 from sqlalchemy import insert, or_, select, update
 
 from routstr.ecash.outputs import Output, blinded_messages_json, make_outputs, proofs_json
@@ -21,6 +22,9 @@ from routstr.errors import Pending
 from routstr.ledger.commands import LostRace, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.tables import KeysetRow, Mint, MintOperation, MintOutput, ProofRow, table_of
+from routstr.ledger.vault import CannotOpen
+
+log = structlog.get_logger()
 
 OPERATION = table_of(MintOperation)
 OUTPUT = table_of(MintOutput)
@@ -172,7 +176,10 @@ def _inputs_json(
 async def load_operation(
     connection: LedgerConnection, wallet: Wallet, operation_id: str
 ) -> Operation:
-    """The operation with its outputs derived anew from seed and counters (NUT-13)."""
+    """The operation with its outputs derived anew from seed and counters (NUT-13).
+
+    Raises CannotOpen.
+    """
     row = (
         await connection.execute(
             select(OPERATION, MINT.c.url)
@@ -188,7 +195,8 @@ async def load_operation(
     outputs = make_outputs(
         wallet.seed, rows[0].keyset_id, rows[0].counter, [output.amount for output in rows]
     )
-    assert [output.b_ for output in outputs] == [output.b_ for output in rows], "another seed"
+    if [output.b_ for output in outputs] != [output.b_ for output in rows]:
+        raise CannotOpen("the outputs are not of this seed")
     body = wallet.vault.open(
         row.request, table="mint_operation", column="request", row_id=operation_id
     )
@@ -331,7 +339,16 @@ class Claim(RowCommand[tuple[Operation, ...]]):
             .where(OPERATION.c.id.in_(ids))
             .values(lease_owner=self.owner, lease_until=now + timedelta(seconds=self.lease_s))
         )
-        return tuple([await load_operation(connection, transaction.wallet, i) for i in ids])
+        return tuple([each for i in ids if (each := await _readable(transaction, i)) is not None])
+
+
+async def _readable(transaction: Transaction, operation_id: str) -> Operation | None:
+    """The operation, or None for one that does not open: it must not hold up all the others."""
+    try:
+        return await load_operation(transaction.connection, transaction.wallet, operation_id)
+    except CannotOpen as error:
+        log.error("operation_unreadable", operation_id=operation_id, reason=str(error))
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ row of its own: a node without profit has nothing but other users' money to pay 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import insert, select, update
 
@@ -46,6 +47,9 @@ from routstr.ledger.sagas import (
     prepare,
     store_proofs,
 )
+
+SWAP_INPUTS_MAX: Final = 500
+"""A stock mint takes 1000 proofs in a request, and tells the states of as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +168,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         cover = choose_cover(purse, wanted, fee_ppk=fee_ppk)
         if cover is None and self.amount is None:
             cover = dict(purse) if worth(purse) >= wanted else None
-        if cover is None:
+        if cover is None or sum(cover.values()) > SWAP_INPUTS_MAX:
             raise MintShort
         drawn = await draw(transaction, self.mint_id, self.unit, cover)
         amount = wanted if self.amount is not None else min(wanted, spendable - drawn.fee_amount)

@@ -138,3 +138,25 @@ async def test_pending_in_the_watch_stays_watched(till: Till, mint: FakeMint) ->
     mint.set_free(ys_of(token))
     assert await till.resume() == 1
     assert await till.held() == mint.unspent_total() == 21
+
+
+async def test_doubt_of_another_kind_does_not_shorten_the_minute(till: Till) -> None:
+    def forget_one(value: JsonObject) -> JsonObject:
+        return {name: entries[1:] for name, entries in value.items()}  # type: ignore[index]  # lists
+
+    await till.create(till.mint.issue(1))
+    till.mint.cut_next_answer(SWAP)
+    till.mint.trouble(Trouble(path="/v1/restore", tamper=forget_one))
+    token = till.mint.issue(21)
+    with pytest.raises(MintUnreachable):
+        await till.create(token)
+    assert (await till.operations())[-1] == ("watch", "doubtful")
+    hidden = Trouble(path="/v1/restore", body=b'{"outputs":[],"signatures":[]}')
+    till.mint.trouble(hidden, Trouble(path=SWAP, processed=False, status=400, code=12002))
+    spent = [y for y in ys_of(token) if y in till.mint.ledger.spent]
+    till.mint.ledger.spent.difference_update(spent)
+    assert await till.resume() == 1
+    assert (await till.operations())[-1] == ("watch", "stale")
+    till.mint.set_spent(spent)
+    assert await till.resume() == 1
+    assert await till.held() == till.mint.unspent_total() == 22

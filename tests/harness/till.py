@@ -11,7 +11,7 @@ At its end no task is left, the books are whole, and what the node holds at the 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -160,57 +160,20 @@ async def open_till(
     more_mints: Sequence[str] = (),
     owner: str = "one",
     is_sound_at_end: bool = True,
-    lane: LaneLimits | None = None,
     **limits: Any,
 ) -> AsyncIterator[Till]:
     """`limits` are fields of `Limits` other than the settings' defaults."""
     clock, marks = MovableClock(), Marks()
     urls = (mint.url, *more_mints)
-    async with AsyncExitStack() as stack:
-        database = open_database(database_url, PoolSettings(size=4, overflow=4))
-        stack.push_async_callback(database.close)
-        vault = Vault(MASTER, random_bytes=secrets.token_bytes)
-        ledger = LedgerExecutor(
-            database,
-            wallet=Wallet(seed=bytes(64), vault=vault, new_id=_new_id),
-            clock=clock,
-            limits=ExecutorLimits(),
-        )
-        mints = await stack.enter_async_context(
-            MintClient(
-                mint_urls=urls,
-                clock=clock,
-                limits=lane or LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000),
-                allow_loopback_http=True,
-                total_s=WAIT_S,
-            )
-        )
-        upstream = await stack.enter_async_context(
-            UpstreamClient(
-                base_url="http://127.0.0.1:9/v1", api_key=Secret(""), allow_loopback_http=True
-            )
-        )
+    async with _parts(database_url, urls, clock) as parts:
         ctx = Context(
-            ledger=ledger,
-            database=database,
-            wallet=Wallet(seed=bytes(64), vault=vault, new_id=_new_id),
-            mints=mints,
-            upstream=upstream,
-            catalog=Catalog([CHAT_MODEL]),
-            clock=clock,
-            monotonic_s=clock.monotonic,
-            new_id=_new_id,
-            new_api_key=lambda: f"sk-{secrets.token_hex(32)}",
+            **parts,
             owner=owner,
             limits=replace(default_limits(), **limits),
             facts=replace(FACTS, mints=urls),
-            tasks=TaskOwner(),
-            holds=RunningHolds(),
-            shelf=MintShelf(),
-            early_leaves=EarlyLeaves(leaves_max=20, window_s=600, now_s=clock.monotonic),
             failpoint=marks,
         )
-        running = asyncio.create_task(ledger.run())
+        running = asyncio.create_task(ctx.ledger.run())
         till = Till(ctx=ctx, mint=mint, clock=clock, marks=marks, ledger=running)
         try:
             yield till
@@ -219,8 +182,48 @@ async def open_till(
                 await till.assert_sound()
         finally:
             await ctx.tasks.finish(WAIT_S)
-            ledger.stop()
+            ctx.ledger.stop()
             await asyncio.wait([running])
+
+
+@asynccontextmanager
+async def _parts(
+    database_url: str, mint_urls: Sequence[str], clock: MovableClock
+) -> AsyncIterator[dict[str, Any]]:
+    """What the composition root makes, by its name in the context."""
+    database = open_database(database_url, PoolSettings(size=4, overflow=4))
+    vault = Vault(MASTER, random_bytes=secrets.token_bytes)
+    wallet = Wallet(seed=bytes(64), vault=vault, new_id=_new_id)
+    upstream_url = "http://127.0.0.1:9/v1"  # nobody buys anything here
+    async with (
+        MintClient(
+            mint_urls=mint_urls,
+            clock=clock,
+            limits=LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000),
+            allow_loopback_http=True,
+            total_s=WAIT_S,
+        ) as mints,
+        UpstreamClient(
+            base_url=upstream_url, api_key=Secret(""), allow_loopback_http=True
+        ) as upstream,
+    ):
+        yield {
+            "ledger": LedgerExecutor(database, wallet=wallet, clock=clock, limits=ExecutorLimits()),
+            "database": database,
+            "wallet": wallet,
+            "mints": mints,
+            "upstream": upstream,
+            "catalog": Catalog([CHAT_MODEL]),
+            "clock": clock,
+            "monotonic_s": clock.monotonic,
+            "new_id": _new_id,
+            "new_api_key": lambda: f"sk-{secrets.token_hex(32)}",
+            "tasks": TaskOwner(),
+            "holds": RunningHolds(),
+            "shelf": MintShelf(),
+            "early_leaves": EarlyLeaves(leaves_max=20, window_s=600, now_s=clock.monotonic),
+        }
+    await database.close()
 
 
 def ys_of(token: str) -> list[str]:
