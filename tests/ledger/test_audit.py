@@ -2,13 +2,22 @@
 
 import asyncio
 import json
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
 
-from routstr.ledger.audit import TITLES, AuditReport, audit, report_json, report_rows
+from routstr.ledger.audit import (
+    TITLES,
+    AuditReport,
+    _snapshot,
+    audit,
+    report_json,
+    report_rows,
+)
 from routstr.ledger.audit_schema import GUARDS
-from routstr.ledger.book import KeyRef
+from routstr.ledger.book import Book, KeyRef
+from routstr.ledger.commands import Command
 from routstr.ledger.vault import Vault
 from tests.ledger.corruptions import CORRUPTIONS, TX, Corruption
 from tests.ledger.node import HELD_MSAT_MAX, START, Node, running_node, settle
@@ -146,6 +155,41 @@ async def test_a_double_is_named_where_no_constraint_stopped_it(
         report = await node.audit()
     found = next(each for each in report.invariants if each.name == name)
     assert found.breaches >= 2  # the guard and the double
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gift(Command[None]):
+    """Money out of nothing, in a book that adds up."""
+
+    key: KeyRef
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        return (self.key,)
+
+    def apply(self, book: Book) -> None:
+        account = book.account(self.key)
+        account = replace(account, total_deposited_msat=account.total_deposited_msat + 3000)
+        book.post(account, 3000, "deposit", "gift")
+
+
+async def test_money_without_coins_behind_it_is_named(lived_node: Node) -> None:
+    await lived_node.ledger.submit(Gift(key=KeyRef(id="key_other")))
+    report = await lived_node.audit()
+    assert named(report) == "I-2 I-3"
+    assert next(each.examples for each in report.invariants if each.name == "I-3") == ("node",)
+    assert report.totals.surplus_msat == 2700 - 3000
+
+
+async def test_all_is_read_at_one_moment(lived_postgres_url: str) -> None:
+    async with (
+        running_node(lived_postgres_url, owner="later") as node,
+        node.database.reading() as reading,
+    ):
+        connection = await _snapshot(reading, "postgresql", full=True)
+        for name, value in (("isolation", "repeatable read"), ("read_only", "on")):
+            shown = await connection.exec_driver_sql(f"SHOW transaction_{name}")
+            assert shown.scalar_one() == value
 
 
 async def test_a_stopped_node_may_leave_work_undone(lived_node: Node) -> None:

@@ -9,15 +9,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
     multiple,
@@ -57,7 +59,7 @@ ROWS = """SELECT (SELECT count(*) FROM "transaction") + (SELECT count(*) FROM re
 T = TypeVar("T")
 AnyCommand = Command[Any] | RowCommand[Any]
 SMALL = st.integers(1, 120)
-MSAT = st.integers(0, 60_000)
+TENTHS = st.integers(0, 12)  # of what there is: mostly possible, sometimes a little too much
 
 
 @dataclass(slots=True)
@@ -147,11 +149,12 @@ class Ledger(RuleBasedStateMachine):
 
     # ── rules ─────────────────────────────────────────────────────────────────────────────────
 
-    @initialize(target=keys, amount=SMALL)
-    def begin(self, amount: int) -> KeyRef:
-        key = self.open_key()
-        self.deposit(key, amount, "credit")
-        return key
+    @initialize(target=keys, amounts=st.lists(SMALL, min_size=3, max_size=3))
+    def begin(self, amounts: list[int]) -> Any:
+        keys = [self.open_key() for _ in amounts]
+        for key, amount in zip(keys, amounts, strict=True):
+            self.deposit(key, amount, "credit")
+        return multiple(*keys)
 
     @rule(target=keys)
     def open(self) -> KeyRef:
@@ -169,13 +172,15 @@ class Ledger(RuleBasedStateMachine):
         proofs = self.node.signer.proofs(split(amount), salt=name)
         if amount <= 1:  # the fee would eat it
             return multiple()
-        begun: Begun = self.submit(self.node.begin(name, proofs, target=key))
+        command = self.node.begin(name, proofs, target=key)
+        few = split(command.face_amount - command.fee_amount)  # so that many withdrawals swap
+        begun: Begun = self.submit(replace(command, output_amounts=few))
         if end == "wait":
             return (key, begun)
         self.end_deposit((key, begun), end)
         return multiple()
 
-    @rule(pending=deposits, end=st.sampled_from(["credit", "fail"]))
+    @rule(pending=consumes(deposits), end=st.sampled_from(["credit", "fail"]))
     def end_deposit(self, pending: tuple[KeyRef, Begun], end: str) -> None:
         key, begun = pending
         assert begun.operation is not None
@@ -193,10 +198,11 @@ class Ledger(RuleBasedStateMachine):
         elif state != "credited":
             self.submit(FailDeposit(operation=begun.operation, code="10001", error_code="no"))
 
-    @rule(target=holds, key=keys, wanted=MSAT, minimum=MSAT, quote=MSAT)
-    def reserve(self, key: KeyRef, wanted: int, minimum: int, quote: int) -> Any:
+    @rule(target=holds, key=keys, share=TENTHS, least=TENTHS, more=TENTHS)
+    def reserve(self, key: KeyRef, share: int, least: int, more: int) -> Any:
         hold_id, purse = self.next_id("h"), self.purse(key)
-        quote = max(quote, wanted)
+        wanted = purse.balance * share // 20
+        minimum, quote = wanted * least // 10, wanted + purse.balance * more // 20
         command = reserve(hold_id, key, wanted, minimum_msat=minimum, quote_msat=quote)
         hold = self.submit(command)
         amount = min(wanted, purse.available)
@@ -209,9 +215,10 @@ class Ledger(RuleBasedStateMachine):
         self.promises[hold_id] = Promise(key=key, amount=amount, quote=quote)
         return hold_id
 
-    @rule(hold_id=holds, amount=MSAT)
-    def extend(self, hold_id: str, amount: int) -> None:
+    @rule(hold_id=holds, share=TENTHS)
+    def extend(self, hold_id: str, share: int) -> None:
         promise = self.promises[hold_id]
+        amount = promise.quote * share // 10
         purse = self.purse(promise.key)
         assert promise.key.id is not None
         hold = self.submit(Extend(hold_id=hold_id, api_key_id=promise.key.id, amount_msat=amount))
@@ -223,9 +230,10 @@ class Ledger(RuleBasedStateMachine):
         purse.reserved += target - promise.amount
         promise.amount = target
 
-    @rule(hold_id=holds, cost=MSAT)
-    def settle(self, hold_id: str, cost: int) -> None:
+    @rule(hold_id=holds, share=TENTHS)
+    def settle(self, hold_id: str, share: int) -> None:
         promise = self.promises[hold_id]
+        cost = promise.quote * share // 10
         purse = self.purse(promise.key)
         settled = self.submit(settle(hold_id, promise.key, cost))
         if promise.open:
@@ -249,8 +257,9 @@ class Ledger(RuleBasedStateMachine):
         purse.balance -= charged
         promise.open = False
 
-    @rule(target=swaps, key=keys, amount=st.none() | SMALL)
-    def withdraw(self, key: KeyRef, amount: int | None) -> Any:
+    @rule(target=swaps, key=keys, share=st.none() | TENTHS)
+    def withdraw(self, key: KeyRef, share: int | None) -> Any:
+        amount = None if share is None else self.purse(key).available * share // 10_000
         begun = self.submit(self.node.withdraw(self.next_id("w"), key, amount))
         if begun is None:
             return multiple()
@@ -261,7 +270,7 @@ class Ledger(RuleBasedStateMachine):
         assert view.available_msat == purse.available
         return multiple() if begun.operation is None else (key, begun.operation)
 
-    @rule(swap=swaps, end=st.sampled_from(["issue", "fail"]))
+    @rule(swap=consumes(swaps), end=st.sampled_from(["issue", "fail"]))
     def end_swap(self, swap: tuple[KeyRef, Operation], end: str) -> None:
         key, operation = swap
         status = self.run(
@@ -282,8 +291,9 @@ class Ledger(RuleBasedStateMachine):
                 self.purse(key).balance += view.amount_msat + view.fee_msat
         assert view.status in {"completed", "failed"}
 
-    @rule(payer=keys, payee=keys, amount=MSAT)
-    def transfer(self, payer: KeyRef, payee: KeyRef, amount: int) -> None:
+    @rule(payer=keys, payee=keys, share=TENTHS)
+    def transfer(self, payer: KeyRef, payee: KeyRef, share: int) -> None:
+        amount = self.purse(payer).balance * share // 10
         moved = self.submit(
             Transfer(transfer_id=self.next_id("t"), payer=payer, payee=payee, amount_msat=amount)
         )
@@ -347,6 +357,7 @@ def run_machine(engine: str, bench: Callable[[], Bench], leave: Callable[[Bench]
     print(f"T-1 engine={engine} steps={Machine.steps} violations=0")
 
 
+@pytest.mark.slow
 def test_any_sequence_on_sqlite(sqlite_template: Path, tmp_path: Path) -> None:
     """Each sequence has a database of its own."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else tmp_path) as home:
@@ -364,6 +375,7 @@ def test_any_sequence_on_sqlite(sqlite_template: Path, tmp_path: Path) -> None:
         run_machine("sqlite", bench, leave)
 
 
+@pytest.mark.slow
 def test_any_sequence_on_postgres(postgres_url: str) -> None:
     """All sequences share a database and its mint's coins, as the keys of a node do."""
     shared = Bench(postgres_url)

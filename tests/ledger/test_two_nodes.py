@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -41,6 +42,7 @@ async def test_funds_for_k_of_200_reserves_hold_exactly_k(pair: Pair) -> None:
     assert {type(each) for each in refused} == {InsufficientBalance}
     assert len(results) - len(refused) == 37
     assert await pair[0].held(key) == 37_000
+    assert [each.clock.waits for each in pair] == [[], []]  # the lock, not a lost race, orders them
     await pair[0].assert_sound()
 
 
@@ -119,8 +121,10 @@ async def test_the_exposure_limit_counts_the_other_nodes_holds(pair: Pair) -> No
     one, two = pair
     key = await one.open_key("k")
     await one.fund(key, [128], salt="s")
+    await two.ledger.submit(two.reserve("h9", key, 0))
     await one.ledger.submit(reserve("h1", key, 40_000, owner="one", lease_s=-1))
-    two.ledger._held_read_at = None  # as a second later
+    assert two.ledger._held_read_at is not None
+    two.ledger._held_read_at -= timedelta(seconds=1)  # as a second later
     with pytest.raises(Overloaded):
         await two.ledger.submit(two.reserve("h2", key, 20_000))
     ended = await two.ledger.submit(Expire(hold_id="h1", api_key_id="key_k"))
