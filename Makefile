@@ -17,6 +17,8 @@ NODE := .venv/.stamp
 MINT := .venv-mint/.stamp
 PIP := -m pip --disable-pip-version-check -qq
 ALEMBIC := $(BIN)/python -m alembic
+# Tests run side by side, one process per processor; WORKERS= runs them in one.
+WORKERS ?= -n logical
 
 ##@ Use it
 .PHONY: help demo run audit
@@ -37,10 +39,10 @@ audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
 ##@ Change it
 .PHONY: test test-fast lint type fmt
 test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-fast: $(NODE) ## The tests that need no real mint and no PostgreSQL
-	@$(BIN)/python -m pytest -m "not real_mint and not postgres" $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) -m "not real_mint and not postgres" $(ARGS)
 
 lint: $(NODE) ## Style, format and import rules
 	@$(BIN)/ruff check .

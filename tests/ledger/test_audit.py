@@ -22,8 +22,6 @@ from routstr.ledger.vault import Vault
 from tests.ledger.corruptions import CORRUPTIONS, TX, Corruption
 from tests.ledger.node import HELD_MSAT_MAX, START, Node, running_node, settle
 
-# ruff: noqa: S608 - every statement is a constant of the tests
-
 
 async def corrupt(node: Node, *statements: str) -> None:
     """Run them as somebody who may do anything; the triggers stand again after it."""

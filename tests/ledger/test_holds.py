@@ -86,7 +86,7 @@ async def test_only_a_key_with_permission_holds(
     node: Node, change: str, error: type[Exception] | None
 ) -> None:
     key = await funded(node)
-    await node.execute(f"UPDATE apikey SET {change}")  # noqa: S608 - a constant of this test
+    await node.execute(f"UPDATE apikey SET {change}")
     if error is None:
         await node.ledger.submit(reserve("h", key, 10))
         return

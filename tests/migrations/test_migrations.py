@@ -21,8 +21,6 @@ from tests.harness.postgres import Postgres
 from tests.ledger.lived import live
 from tests.ledger.node import Node, Signer, reserve, running_node, settle
 
-# ruff: noqa: S608 - every statement is a constant of this file
-
 REQUESTS = 5000  # each is a reservation and a row of the chain
 UP_S_MAX = 60
 KEEPING = ("0004",)  # revisions that bring and take no table or column, so every row stays
