@@ -45,6 +45,7 @@ from routstr.ledger.withdrawals import (
 
 __all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "read_withdrawal", "withdraw"]
 
+POLL_S: Final = 0.1
 REFUSED: Final = "The mint refused the withdrawal; the balance is untouched."
 
 
@@ -212,19 +213,35 @@ async def _existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
 
 
 async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
-    claimed = await ctx.ledger.submit(
+    """Drive a pending withdrawal on, or wait a while for whoever does."""
+    deadline_s = ctx.monotonic_s() + ctx.limits.operation_wait_s
+    while not (claimed := await _claim(ctx, row)):
+        row = await stored_withdrawal(ctx, api_key_id, row.id)
+        if row.status != "pending":
+            return await _ended(ctx, row, api_key_id)
+        if ctx.monotonic_s() >= deadline_s:
+            raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
+        await ctx.clock.sleep(POLL_S)
+    view = await drive_withdrawal(ctx, claimed[0], api_key_id)
+    if view.status == "failed":  # never an answer without a token: older clients drop the key
+        raise MintShort(REFUSED)
+    return view
+
+
+async def _claim(ctx: Context, row: WithdrawalRow) -> tuple[Operation, ...]:
+    return await ctx.ledger.submit(
         Claim(
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             operation_id=row.operation_id,
         )
     )
-    if not claimed:
-        raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
-    view = await drive_withdrawal(ctx, claimed[0], api_key_id)
-    if view.status == "failed":  # never an answer without a token: older clients drop the key
+
+
+async def _ended(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
+    if row.status == "failed":
         raise MintShort(REFUSED)
-    return view
+    return await read_withdrawal(ctx, KeyRef(id=api_key_id), row.id)
 
 
 async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:

@@ -13,9 +13,9 @@ from routstr.errors import (
 from routstr.flows.keys import Created
 from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
 from routstr.ledger.book import KeyRef
-from tests.fakes.mint import Trouble
+from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
-from tests.harness.till import Till, worth, ys_of
+from tests.harness.till import Till, open_till, worth, ys_of
 
 SWAP = "/v1/swap"
 RESTORE = "/v1/restore"
@@ -189,8 +189,24 @@ async def test_a_client_that_leaves_finds_its_token(till: Till) -> None:
     await till.mint.called(2, SWAP)
     request.cancel()
     await asyncio.wait([request])
-    with pytest.raises(RefundPending):
-        await withdraw(till.ctx, owner(key), wish)
+    repeat = asyncio.create_task(withdraw(till.ctx, owner(key), wish))
     gate.open()
-    await till.ctx.tasks.finish(5)
-    assert worth((await withdraw(till.ctx, owner(key), wish)).token) == amount
+    view = await repeat
+    assert (worth(view.token), view.is_replay) == (amount, True)
+    assert await is_good(till, view)
+    assert await posts(till) == 2
+
+
+async def test_a_repeat_waits_for_the_first_only_so_long(database_url: str, mint: FakeMint) -> None:
+    async with open_till(database_url, mint, operation_wait_s=0.1) as till:
+        key, amount = await swap_needed(till)
+        gate = Gate()
+        mint.trouble(Trouble(path=SWAP, answer_gate=gate))
+        wish = Wish(amount_sat=amount, idempotency_key="a", fingerprint="f")
+        first = asyncio.create_task(withdraw(till.ctx, owner(key), wish))
+        await mint.called(2, SWAP)
+        with pytest.raises(RefundPending) as caught:
+            await withdraw(till.ctx, owner(key), wish)
+        gate.open()
+        view = await first
+        assert (caught.value.details["refund_id"], worth(view.token)) == (view.id, amount)
