@@ -3,11 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-TX: Final = '"transaction"'
-TOKEN: Final = "cashuBo2FteB1odHRwczovL21pbnQuZXhhbXBsZQ"
-KEY: Final = "sk-" + "0123456789abcdef" * 4
-LONG_AGO: Final = "2020-01-01T00:00:00.000000+00:00"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corruption:
@@ -27,43 +22,45 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a pair",
         named="I-1",
-        sql=f"UPDATE {TX} SET operation_id = 'transfer:x:in' WHERE type = 'transfer_in'",
+        sql="UPDATE \"transaction\" SET operation_id = 'transfer:x:in' WHERE type = 'transfer_in'",
     ),
     Corruption(
         what="a transfer",
         named="I-1 I-5",
-        sql=f"UPDATE {TX} SET amount = amount - 1 WHERE type = 'transfer_out'",
+        sql="UPDATE \"transaction\" SET amount = amount - 1 WHERE type = 'transfer_out'",
     ),
     Corruption(
         what="a deposit row",
         named="I-2 I-7",
-        sql=f"UPDATE {TX} SET operation_id = 'deposit:x' WHERE operation_id = 'deposit:dep_b'",
+        sql="UPDATE \"transaction\" SET operation_id = 'deposit:x' WHERE operation_id = "
+        "'deposit:dep_b'",
     ),
     Corruption(
         what="a usage row",
         named="I-2 I-9",
-        sql=f"UPDATE {TX} SET operation_id = 'end:x' WHERE operation_id = 'end:settled'",
+        sql="UPDATE \"transaction\" SET operation_id = 'end:x' WHERE operation_id = 'end:settled'",
     ),
     Corruption(
         what="a debit row",
         named="I-2",
-        sql=f"UPDATE {TX} SET operation_id = 'withdrawal:x' WHERE operation_id = "
+        sql="UPDATE \"transaction\" SET operation_id = 'withdrawal:x' WHERE operation_id = "
         "'withdrawal:exact'",
     ),
     Corruption(
         what="a refund row",
         named="I-2",
-        sql=f"UPDATE {TX} SET operation_id = 'refund:x' WHERE type = 'refund'",
+        sql="UPDATE \"transaction\" SET operation_id = 'refund:x' WHERE type = 'refund'",
     ),
     Corruption(
         what="a fee row",
         named="I-2",
-        sql=f"UPDATE {TX} SET operation_id = 'x' WHERE operation_id = 'withdrawal-fee:swapped'",
+        sql="UPDATE \"transaction\" SET operation_id = 'x' WHERE operation_id = "
+        "'withdrawal-fee:swapped'",
     ),
     Corruption(
         what="an expiry row",
         named="I-2 I-9",
-        sql=f"UPDATE {TX} SET type = 'expiry' WHERE operation_id = 'end:released'",
+        sql="UPDATE \"transaction\" SET type = 'expiry' WHERE operation_id = 'end:released'",
     ),
     Corruption(
         what="total_spent",
@@ -88,8 +85,8 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a coin made",
         named="I-3 I-8",
-        sql="UPDATE proof SET amount = 1024 WHERE y = (SELECT min(y) FROM proof WHERE state = "
-        "'unspent')",
+        sql="UPDATE proof SET amount = 1024 WHERE y = (SELECT min(y) FROM proof WHERE "
+        "state = 'unspent')",
     ),
     Corruption(
         what="a coin given twice",
@@ -124,17 +121,18 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a row rewritten",
         named="I-5",
-        sql=f"UPDATE {TX} SET balance_after = balance_after + 1 WHERE operation_id = 'end:settled'",
+        sql='UPDATE "transaction" SET balance_after = balance_after + 1 WHERE '
+        "operation_id = 'end:settled'",
     ),
     Corruption(
         what="a row removed",
         named="I-5 I-9",
-        sql=f"DELETE FROM {TX} WHERE operation_id = 'end:released'",
+        sql="DELETE FROM \"transaction\" WHERE operation_id = 'end:released'",
     ),
     Corruption(
         what="the last row removed",
         named="I-1 I-2 I-5",
-        sql=f"DELETE FROM {TX} WHERE operation_id = 'withdrawal-fee:pending'",
+        sql="DELETE FROM \"transaction\" WHERE operation_id = 'withdrawal-fee:pending'",
     ),
     Corruption(
         what="a version",
@@ -189,19 +187,21 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a pending withdrawal nobody drives",
         named="I-8",
-        sql="UPDATE mint_operation SET state = 'failed', last_code = '1' WHERE withdrawal_id "
-        "= 'pending'",
+        sql="UPDATE mint_operation SET state = 'failed', last_code = '1' WHERE "
+        "withdrawal_id = 'pending'",
     ),
     Corruption(
         what="an overdue operation",
         named="I-8",
-        sql=f"UPDATE mint_operation SET next_attempt_at = '{LONG_AGO}', lease_until = NULL "
-        "WHERE deposit_id = 'dep_pending'",
+        sql="UPDATE mint_operation SET next_attempt_at = "
+        "'2020-01-01T00:00:00.000000+00:00', lease_until = NULL WHERE deposit_id = "
+        "'dep_pending'",
     ),
     Corruption(
         what="an overdue hold",
         named="I-9",
-        sql=f"UPDATE reservation SET deadline = '{LONG_AGO}' WHERE id = 'held'",
+        sql="UPDATE reservation SET deadline = '2020-01-01T00:00:00.000000+00:00' WHERE "
+        "id = 'held'",
     ),
     Corruption(
         what="an end without a charge",
@@ -241,8 +241,8 @@ CORRUPTIONS: Final = (
     Corruption(
         what="another row's token",
         named="I-11",
-        sql="UPDATE withdrawal SET token = (SELECT token FROM withdrawal WHERE id = 'exact') "
-        "WHERE id = 'swapped'",
+        sql="UPDATE withdrawal SET token = (SELECT token FROM withdrawal WHERE id = "
+        "'exact') WHERE id = 'swapped'",
     ),
     Corruption(
         what="another amount",
@@ -262,24 +262,26 @@ CORRUPTIONS: Final = (
     Corruption(
         what="an unexplained charge",
         named="I-14",
-        sql=f'UPDATE {TX} SET request_data = \'{{"evidence": "exact"}}\' WHERE operation_id '
-        "= 'end:over'",
+        sql='UPDATE "transaction" SET request_data = \'{"evidence": "exact"}\' WHERE '
+        "operation_id = 'end:over'",
     ),
     Corruption(
         what="too much promised",
         named="I-4 I-18",
-        sql="UPDATE reservation SET amount = 1000000001, quote_amount = 1000000001 WHERE id = "
-        "'held'",
+        sql="UPDATE reservation SET amount = 1000000001, quote_amount = 1000000001 WHERE "
+        "id = 'held'",
     ),
     Corruption(
         what="a token in a description",
         named="I-23",
-        sql=f"UPDATE {TX} SET description = 'see {TOKEN}' WHERE operation_id = 'end:over'",
+        sql='UPDATE "transaction" SET description = \'see '
+        "cashuBo2FteB1odHRwczovL21pbnQuZXhhbXBsZQ' WHERE operation_id = 'end:over'",
     ),
     Corruption(
         what="a key in JSON",
         named="I-23",
-        sql=f'UPDATE apikey SET metadata = \'{{"k": "{KEY}"}}\'',
+        sql='UPDATE apikey SET metadata = \'{"k": '
+        '"sk-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}\'',
     ),
     Corruption(
         what="a bare secret",

@@ -19,7 +19,7 @@ from routstr.ledger.audit_schema import GUARDS
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
 from routstr.ledger.vault import Vault
-from tests.ledger.corruptions import CORRUPTIONS, TX, Corruption
+from tests.ledger.corruptions import CORRUPTIONS, Corruption
 from tests.ledger.node import HELD_MSAT_MAX, START, Node, running_node, settle
 
 
@@ -27,10 +27,10 @@ async def corrupt(node: Node, *statements: str) -> None:
     """Run them as somebody who may do anything; the triggers stand again after it."""
     async with node.database.writer.begin() as connection:
         if node.database.dialect == "postgresql":
-            await connection.exec_driver_sql(f"ALTER TABLE {TX} DISABLE TRIGGER USER")
+            await connection.exec_driver_sql('ALTER TABLE "transaction" DISABLE TRIGGER USER')
             for statement in statements:
                 await connection.exec_driver_sql(statement)
-            await connection.exec_driver_sql(f"ALTER TABLE {TX} ENABLE TRIGGER USER")
+            await connection.exec_driver_sql('ALTER TABLE "transaction" ENABLE TRIGGER USER')
             return
         found = await connection.exec_driver_sql(
             "SELECT name, sql FROM sqlite_master WHERE name IN ('transaction_no_UPDATE',"
@@ -102,7 +102,7 @@ TABLES = (
 async def test_a_chain_nobody_guards_is_named(lived_node: Node, verb: str) -> None:
     if lived_node.database.dialect == "postgresql":
         what = "DISABLE TRIGGER USER" if verb == "UPDATE" else "DISABLE TRIGGER ALL"
-        await lived_node.execute(f"ALTER TABLE {TX} {what}")
+        await lived_node.execute(f'ALTER TABLE "transaction" {what}')
     else:
         await lived_node.execute(f"DROP TRIGGER transaction_no_{verb}")
     assert named(await lived_node.audit()) == "I-5"
@@ -137,9 +137,9 @@ DOUBLES = {
         "UPDATE mint_output SET b_ = (SELECT min(b_) FROM mint_output) WHERE position = 1",
     ),
     "I-15": (
-        f"ALTER TABLE {TX} DROP CONSTRAINT uq_transaction_operation_id",
-        f"INSERT INTO {TX} SELECT 999, 'key_other', 99, 0, 0, type, NULL, timestamp, NULL,"
-        f" operation_id FROM {TX} WHERE operation_id = 'end:released'",
+        'ALTER TABLE "transaction" DROP CONSTRAINT uq_transaction_operation_id',
+        "INSERT INTO \"transaction\" SELECT 999, 'key_other', 99, 0, 0, type, NULL, timestamp,"
+        " NULL, operation_id FROM \"transaction\" WHERE operation_id = 'end:released'",
     ),
 }
 
@@ -213,7 +213,7 @@ async def test_a_fast_audit_sees_what_moved_since(lived_node: Node) -> None:
     assert (await lived_node.audit(full=False, since=late)).ok
     await corrupt(
         lived_node,
-        f"UPDATE {TX} SET balance_after = 1 WHERE operation_id = 'deposit:dep_b'",
+        "UPDATE \"transaction\" SET balance_after = 1 WHERE operation_id = 'deposit:dep_b'",
         "UPDATE withdrawal SET token = NULL WHERE id = 'exact'",
         "UPDATE apikey SET reserved = 0 WHERE id = 'key_rich'",
     )
