@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Annotated, Final
 
 import typer
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
@@ -20,10 +23,10 @@ from routstr.errors import ConfigError
 from routstr.flows.audit import audit as audit_deeply
 from routstr.flows.context import Context
 from routstr.ledger.audit import AuditReport, audit, report_json, report_rows
-from routstr.ledger.engine import lock_directory
+from routstr.ledger.engine import lock_directory, sqlite_directories
 from routstr.log import configure
 
-STOP_MARGIN_S: Final = 10
+STOP_MARGIN_S: Final = 5
 KEEP_ALIVE_S: Final = 75
 
 cli = typer.Typer(
@@ -47,15 +50,20 @@ def serve() -> None:
 
 
 def serve_app(app: FastAPI, settings: Settings) -> None:
-    """Serve an app until it is told to stop (SIGTERM, SIGINT)."""
+    """Serve an app until it is told to stop (SIGTERM, SIGINT).
+
+    Raises ConfigError for what keeps it from starting, before a connection is taken.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, settings))
+
+
+async def _serve(app: FastAPI, settings: Settings) -> None:
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
         http="httptools",
         ws="none",
-        lifespan="on",
+        lifespan="off",
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -63,10 +71,25 @@ def serve_app(app: FastAPI, settings: Settings) -> None:
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + STOP_MARGIN_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    server = GracefulServer(config)
-    server.run()
-    if not server.started:
-        raise typer.Exit(3)
+    with _bound(settings) as door:
+        async with app.router.lifespan_context(app):
+            await GracefulServer(config).serve(sockets=[door])
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """The address, taken; nobody is let in before the server listens. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((settings.host, settings.port))
+    except OSError as error:
+        door.close()
+        reason = error.strerror or "no such address"
+        raise ConfigError(
+            f"PORT: {settings.host}:{settings.port} cannot be used: {reason}"
+        ) from error
+    return door
 
 
 class GracefulServer(uvicorn.Server):
@@ -82,6 +105,18 @@ class GracefulServer(uvicorn.Server):
         if isinstance(ctx, Context):
             ctx.tasks.start(end_requests(ctx), name="end requests")
         await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take both signals while serving; uvicorn would raise them again and cut our own end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
 
 @cli.command("audit")
@@ -107,7 +142,8 @@ def audit_command(
 async def _audit(settings: Settings, *, full: bool, deep: bool) -> AuditReport:
     if deep:
         async with observing(check_for_serving(settings)) as ctx:
-            return await audit_deeply(ctx, full=full, deep=True)
+            is_running = _is_running(settings)
+            return await audit_deeply(ctx, full=full, deep=True, is_running=is_running)
     async with AsyncExitStack() as stack:
         database, _, wallet = await open_ledger(settings, Ids(), stack, may_write=False)
         return await audit(
@@ -121,14 +157,14 @@ async def _audit(settings: Settings, *, full: bool, deep: bool) -> AuditReport:
 
 
 def _is_running(settings: Settings) -> bool:
-    """Whether a node owns the SQLite data directory; PostgreSQL cannot tell, so it is assumed."""
-    if not settings.database_url.startswith("sqlite"):
-        return True
+    """Whether a node owns the SQLite database; PostgreSQL cannot tell, so it is assumed."""
+    directories = sqlite_directories(settings.database_url, settings.data_dir)
     try:
-        lock_directory(settings.data_dir).release()
+        for directory in directories:
+            lock_directory(directory).release()
     except ConfigError:
         return True
-    return False
+    return not directories
 
 
 def _print_report(report: AuditReport) -> None:

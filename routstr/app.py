@@ -6,8 +6,6 @@ orphans of a dead process ended, then the doors open. Stop: doors closed, runnin
 """
 
 import asyncio
-import hashlib
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -16,16 +14,13 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Final
 
-import orjson
 import structlog
 from fastapi import FastAPI
 
 from routstr import __version__
-from routstr.config import Settings, check_for_serving
-from routstr.core.order import parse_json_object
-from routstr.core.pricing import Model, Price
+from routstr.config import Settings, check_for_serving, load_models
 from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
-from routstr.errors import ConfigError, RoutstrError
+from routstr.errors import ConfigError
 from routstr.flows.context import (
     Catalog,
     Context,
@@ -48,10 +43,14 @@ from routstr.ledger.engine import (
     Database,
     PoolSettings,
     check_durability,
+    check_reachable,
+    has_schema,
     lock_directory,
     open_database,
+    sqlite_directories,
 )
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.migrate import migrate
 from routstr.ledger.sagas import DropLeases
 from routstr.ledger.seed import wallet_mnemonic
@@ -66,12 +65,14 @@ from routstr.web.proxy import routes as proxy_routes
 log = structlog.get_logger()
 
 KEY_FILE: Final = "secret.key"
-KEY_FILE_BYTES: Final = 32
 API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
 ID_BYTES: Final = 16
 IDS_PER_BLOCK: Final = 64
 STOP_POLL_S: Final = 0.05
+SETTLE_S: Final = (
+    5.0  # for what was told to end; what waits for a mint is resumed at the next start
+)
 
 
 class Ids:
@@ -167,11 +168,18 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
         finally:
             runner.stop()
             await end_requests(ctx)
-            await ctx.tasks.finish(settings.shutdown_grace_s)
-            await working
+            await ctx.tasks.finish(SETTLE_S)
+            await _finish(working, SETTLE_S)
             ctx.ledger.stop()
             await ledger
             log.info("node_stopped")
+
+
+async def _finish(task: asyncio.Task[None], timeout_s: float) -> None:
+    """Wait for it, then cancel it: a job may be in the middle of a mint's silence."""
+    await asyncio.wait([task], timeout=timeout_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def end_requests(ctx: Context) -> None:
@@ -187,18 +195,20 @@ async def open_ledger(
 ) -> tuple[Database, LedgerExecutor, Wallet]:
     """The database, its executor (not running yet) and the wallet's keys.
 
-    With `may_write` the data directory is locked and the schema migrated first.
+    With `may_write` the directories are locked and the schema migrated first. Raises ConfigError.
     """
-    if may_write:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if settings.database_url.startswith("sqlite"):
-            stack.callback(lock_directory(settings.data_dir).release)
-        await migrate(settings.database_url)
     database = open_database(settings.database_url, _pool(settings))
     stack.push_async_callback(database.close)
+    if may_write:
+        _own_directories(settings, stack)
+    elif not await has_schema(database):
+        raise ConfigError("DATABASE_URL: there is no node's database there yet")
+    vault = Vault(master_key(settings, may_write=may_write), random_bytes=secrets.token_bytes)
+    await check_reachable(database)
     await check_durability(database)
+    if may_write:
+        await migrate(settings.database_url)
     clock = WallClock()
-    vault = Vault(master_key(settings), random_bytes=secrets.token_bytes)
     words = await wallet_mnemonic(
         database,
         vault,
@@ -217,6 +227,19 @@ async def open_ledger(
         ),
     )
     return database, executor, wallet
+
+
+def _own_directories(settings: Settings, stack: AsyncExitStack) -> None:
+    """Make the data directory, and on SQLite lock it and the database's, till the stack ends."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directories = sqlite_directories(settings.database_url, settings.data_dir)
+        for directory in directories:
+            stack.callback(lock_directory(directory).release)
+    except OSError as error:
+        raise ConfigError(
+            f"DATA_DIR: {settings.data_dir} cannot be used: {error.strerror}"
+        ) from error
 
 
 async def _assemble(
@@ -277,68 +300,20 @@ async def _assemble(
     )
 
 
-def master_key(settings: Settings) -> bytes:
+def master_key(settings: Settings, *, may_write: bool) -> bytes:
     """The master secret: SECRET_KEY, or a file of the data directory, made on the first start.
 
-    Raises ConfigError for a file that others can read.
+    Raises ConfigError for a secret that is too short and for a file that is missing or unsafe.
     """
     if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value().encode()
+        secret = settings.secret_key.get_secret_value().encode()
+        if len(secret) < KEY_BYTES:
+            raise ConfigError(f"SECRET_KEY: shorter than {KEY_BYTES} characters")
+        return secret
     path = settings.data_dir / KEY_FILE
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(KEY_FILE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"SECRET_KEY: {path} can be read by others; chmod 600 it")
-    return bytes.fromhex(path.read_text().strip())
-
-
-def load_models(settings: Settings) -> list[Model]:
-    """The models of MODELS_FILE, each with a version naming its prices. Raises ConfigError."""
-    path = settings.models_file
-    assert path is not None, "checked before"
-    try:
-        entries = parse_json_object(path.read_bytes())["models"]
-        models = [_model(entry) for entry in entries] if isinstance(entries, list) else []
-    except OSError as error:
-        raise ConfigError(f"MODELS_FILE: {path} cannot be read") from error
-    except (RoutstrError, KeyError, TypeError) as error:
-        raise ConfigError(f"MODELS_FILE: {path} is not as documented: {error}") from error
-    if not models:
-        raise ConfigError(f"MODELS_FILE: {path} lists no model")
-    if len({model.id for model in models}) != len(models):
-        raise ConfigError(f"MODELS_FILE: {path} names a model twice")
-    return models
-
-
-def _model(entry: dict[str, object]) -> Model:
-    rates = {name: entry[name] for name in ("input_msat_per_mtok", "output_msat_per_mtok")}
-    rates["request_msat"] = entry.get("request_msat", 0)
-    numbers = {name: _whole(name, value) for name, value in rates.items()}
-    digest = hashlib.sha256(orjson.dumps([entry["id"], sorted(numbers.items())])).hexdigest()
-    return Model(
-        id=_text("id", entry["id"]),
-        name=_text("name", entry.get("name", entry["id"])),
-        description=_text("description", entry.get("description", "")),
-        context_length=_whole("context_length", entry["context_length"]),
-        max_output_tokens=_whole("max_output_tokens", entry["max_output_tokens"]),
-        price=Price(version=f"pv_{digest[:16]}", **numbers),
-    )
-
-
-def _whole(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is not an integer")
-    return value
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is not a text")
-    return value
+    if may_write and not path.exists():
+        make_key_file(path, random_bytes=secrets.token_bytes)
+    return key_from_file(path)
 
 
 def _pool(settings: Settings) -> PoolSettings:

@@ -4,10 +4,12 @@ Every setting may be spelled with or without the prefix `ROUTSTR_`, in any case;
 wins. What is missing or unsafe is refused at start, in one line that names the setting and why.
 """
 
+import hashlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final
 
+import orjson
 from pydantic import (
     AliasChoices,
     AliasGenerator,
@@ -18,14 +20,15 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from routstr.core.order import parse_json_object
+from routstr.core.pricing import Model, Price
 from routstr.core.url import BadUrl, canonical_mint_url, upstream_base
-from routstr.errors import ConfigError
+from routstr.errors import ConfigError, RoutstrError
 
 PREFIX: Final = "ROUTSTR_"
-SECRET_KEY_CHARS_MIN: Final = 32
 
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _names(name: str) -> AliasChoices:
@@ -39,6 +42,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
         env_file=".env",
+        env_ignore_empty=True,
         env_file_encoding="utf-8",
         case_sensitive=False,
         alias_generator=AliasGenerator(validation_alias=_names),
@@ -176,9 +180,6 @@ def check_for_serving(settings: Settings) -> Settings:
         raise ConfigError("MODELS_FILE: without prices nothing can be sold")
     if settings.btc_usd_price is None:
         raise ConfigError("BTC_USD_PRICE: a rate is needed to show prices in USD")
-    secret = settings.secret_key
-    if secret is not None and len(secret.get_secret_value()) < SECRET_KEY_CHARS_MIN:
-        raise ConfigError(f"SECRET_KEY: shorter than {SECRET_KEY_CHARS_MIN} characters")
     return settings.model_copy(update={"cashu_mints": mints, "upstream_base_url": base})
 
 
@@ -187,3 +188,55 @@ def _mint(settings: Settings, url: str) -> str:
         return canonical_mint_url(url, allow_loopback_http=settings.allow_loopback_http)
     except BadUrl as error:
         raise ConfigError(f"CASHU_MINTS: {error}") from None
+
+
+def load_models(settings: Settings) -> list[Model]:
+    """The models of MODELS_FILE, each with a version naming its prices. Raises ConfigError."""
+    path = settings.models_file
+    assert path is not None, "checked before"
+    try:
+        entries = parse_json_object(path.read_bytes())["models"]
+        models = [_model(entry) for entry in entries] if isinstance(entries, list) else []
+    except OSError as error:
+        raise ConfigError(f"MODELS_FILE: {path} cannot be read") from error
+    except (RoutstrError, KeyError, TypeError) as error:
+        raise ConfigError(f"MODELS_FILE: {path} is not as documented: {error}") from error
+    if not models:
+        raise ConfigError(f"MODELS_FILE: {path} lists no model")
+    if len({model.id for model in models}) != len(models):
+        raise ConfigError(f"MODELS_FILE: {path} names a model twice")
+    return models
+
+
+def _model(entry: dict[str, object]) -> Model:
+    rates = {name: entry[name] for name in ("input_msat_per_mtok", "output_msat_per_mtok")}
+    rates["request_msat"] = entry.get("request_msat", 0)
+    numbers = {name: _whole(name, value) for name, value in rates.items()}
+    digest = hashlib.sha256(orjson.dumps([entry["id"], sorted(numbers.items())])).hexdigest()
+    return Model(
+        id=_name(entry["id"]),
+        name=_text("name", entry.get("name", entry["id"])),
+        description=_text("description", entry.get("description", "")),
+        context_length=_whole("context_length", entry["context_length"]),
+        max_output_tokens=_whole("max_output_tokens", entry["max_output_tokens"]),
+        price=Price(version=f"pv_{digest[:16]}", **numbers),
+    )
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is not an integer")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not a text")
+    return value
+
+
+def _name(value: object) -> str:
+    text = _text("id", value)
+    if not text or not text.isprintable():
+        raise TypeError("id is empty or not printable")
+    return text

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NewType, Protocol
 
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
@@ -89,9 +90,9 @@ def open_database(url: str, pool: PoolSettings) -> Database:
     """Engines for `sqlite+aiosqlite://` or `postgresql+asyncpg://`; no connection is made yet.
 
     Plain `sqlite://`, `postgres://` and `postgresql://` mean those drivers. Raises ConfigError for
-    any other database.
+    any other database, and for SQLite in memory, which no two connections share.
     """
-    parsed = make_url(url.replace("postgres://", "postgresql://", 1))
+    parsed = _parsed(url)
     match parsed.get_backend_name():
         case "sqlite":
             return _open_sqlite(parsed.set(drivername="sqlite+aiosqlite").render_as_string(), pool)
@@ -100,6 +101,54 @@ def open_database(url: str, pool: PoolSettings) -> Database:
             return _open_postgres(address.render_as_string(hide_password=False), pool)
         case other:
             raise ConfigError(f"DATABASE_URL: {other} is not supported; use sqlite or postgresql")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError("DATABASE_URL: not the URL of a database") from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise ConfigError("DATABASE_URL: a SQLite database needs a file")
+    return parsed
+
+
+def sqlite_directories(url: str, data_dir: Path) -> list[Path]:
+    """The directories one process must own: none on PostgreSQL.
+
+    Two nodes with different data directories could share a database file; so its own counts too.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "sqlite":
+        return []
+    return sorted({data_dir.resolve(), Path(str(parsed.database)).resolve().parent})
+
+
+async def has_schema(database: Database) -> bool:
+    """Whether a node's tables are there; a SQLite file that is missing is not made.
+
+    Raises ConfigError for a database that cannot be read.
+    """
+    if _lacks_file(database):
+        return False
+    await check_reachable(database)
+    async with database.reading() as connection:
+        return await connection.run_sync(lambda sync: inspect(sync).has_table("setting"))
+
+
+async def check_reachable(database: Database) -> None:
+    """Raises ConfigError for a database that does not let us in, or is none."""
+    try:
+        async with database.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (OSError, OverflowError, SQLAlchemyError) as error:
+        inner = getattr(error, "orig", None) or error
+        reason = type(inner.__cause__ or inner).__name__
+        raise ConfigError(f"DATABASE_URL: the database cannot be used ({reason})") from error
+
+
+def _lacks_file(database: Database) -> bool:
+    return database.dialect == "sqlite" and not Path(str(database.reader.url.database)).exists()
 
 
 def _open_sqlite(url: str, pool: PoolSettings) -> Database:
@@ -203,11 +252,13 @@ class DirectoryLock:
 
 def lock_directory(directory: Path) -> DirectoryLock:
     """Take the data directory for this process. Raises ConfigError when another one has it."""
-    descriptor = os.open(directory / "routstr.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = -1
     try:
+        descriptor = os.open(directory / "routstr.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         raise ConfigError(
             f"DATA_DIR: {directory} is in use by another node, or cannot be locked;"
             " on SQLite one process owns it"
