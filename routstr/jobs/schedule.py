@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from routstr.flows.audit import audit
 from routstr.flows.context import Context
@@ -10,17 +11,22 @@ from routstr.flows.renew import renew
 from routstr.flows.resume import resume
 
 Result = Mapping[str, object]
+AUDIT_LEASE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A name, a period in seconds, and the flow. A `shared` job runs in one process at a time."""
+    """A name, a period in seconds, and the flow. A `shared` job runs in one process at a time.
+
+    One that dies with it is taken over after `lease_s`; a job that takes longer may run twice at
+    once, which none of them minds.
+    """
 
     name: str
     every_s: float
     run: Callable[[Context], Awaitable[tuple[bool, Result]]]
     is_shared: bool = True
-    lease_s: float = 300
+    lease_s: float = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="expire", every_s=periods.expire_s, run=_expire),
         Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
-        Job(name="audit", every_s=periods.audit_s, run=_audit),
+        Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
     )
 
 
