@@ -13,7 +13,8 @@ from routstr.flows.keys import Created, Terms, create_key, key_info, topup
 from routstr.flows.statement import key_history, key_statement
 from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
 from routstr.ledger.reads import HistoryRow, StatementRow
-from routstr.web.deps import AnyCaller, Ctx, IdempotencyKey
+from routstr.web.bodies import BoundedRoute
+from routstr.web.deps import AnyCaller, Ctx, IdempotencyKey, KnownCaller, RefundedCaller
 
 PAGE_MAX: Final = 200
 SATS_MAX: Final = 2_100_000_000_000_000
@@ -58,9 +59,10 @@ class RefundBody(_Given):
     invoice: str | None = None
 
 
-router = APIRouter(tags=["balance"])
+router = APIRouter(tags=["balance"], route_class=BoundedRoute)
 
 
+@router.get("")
 @router.get("/")
 @router.get("/info")
 async def info(request: Request, ctx: Ctx, caller: AnyCaller) -> dict[str, object]:
@@ -121,7 +123,7 @@ def _created(created: Created, response: Response) -> dict[str, object]:
 async def top_up(
     response: Response,
     ctx: Ctx,
-    caller: AnyCaller,
+    caller: KnownCaller,
     repeat: IdempotencyKey,
     body: Annotated[TopupBody | None, Body()] = None,
     cashu_token: Annotated[str | None, Query()] = None,
@@ -141,7 +143,7 @@ async def refund(
     request: Request,
     response: Response,
     ctx: Ctx,
-    caller: AnyCaller,
+    caller: RefundedCaller,
     repeat: IdempotencyKey,
     body: Annotated[RefundBody | None, Body()] = None,
 ) -> dict[str, object]:
@@ -164,7 +166,7 @@ async def refund(
 
 
 @router.get("/refund/{refund_id}")
-async def read_refund(refund_id: str, ctx: Ctx, caller: AnyCaller) -> dict[str, object]:
+async def read_refund(refund_id: str, ctx: Ctx, caller: RefundedCaller) -> dict[str, object]:
     """A refund again, its token until it is claimed."""
     return _refund(await read_withdrawal(ctx, caller.ref, refund_id))
 
@@ -172,7 +174,7 @@ async def read_refund(refund_id: str, ctx: Ctx, caller: AnyCaller) -> dict[str, 
 @router.get("/history")
 async def history(
     ctx: Ctx,
-    caller: AnyCaller,
+    caller: KnownCaller,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> dict[str, object]:
@@ -184,7 +186,7 @@ async def history(
 @router.get("/transactions")
 async def transactions(
     ctx: Ctx,
-    caller: AnyCaller,
+    caller: KnownCaller,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
 ) -> dict[str, object]:

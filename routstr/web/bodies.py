@@ -5,13 +5,17 @@ Source: guarantees, SR-11 and SR-12.
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
-from starlette.types import Receive, Scope
+from fastapi.routing import APIRoute
+from starlette.types import Message, Receive, Scope, Send
 
-from routstr.errors import Overloaded, RequestTimeout, RequestTooLarge
+from routstr.errors import Overloaded, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from routstr.flows.context import Context
+from routstr.web.scope import context_of
+
+SLACK_BYTES: Final = 16 * 1024  # for what surrounds a token in a body of JSON
 
 _CLOSE: Final = {"connection": "close"}  # the rest of such a body is not worth reading
 
@@ -28,9 +32,12 @@ class Bodies:
         self.in_flight_bytes = 0
 
     @contextmanager
-    def reading(self, ctx: Context) -> Iterator["Reading"]:
-        """A body may be read; its room is given back when the request has been answered."""
-        reading = Reading(self, ctx)
+    def reading(self, ctx: Context, *, bytes_max: int | None = None) -> Iterator["Reading"]:
+        """A body may be read; its room is given back when the request has been answered.
+
+        It has at most `bytes_max` bytes, the node's own limit without one.
+        """
+        reading = Reading(self, ctx, bytes_max or ctx.facts.body_bytes_max)
         try:
             yield reading
         finally:
@@ -40,10 +47,11 @@ class Bodies:
 class Reading:
     """One body on its way in."""
 
-    def __init__(self, bodies: Bodies, ctx: Context) -> None:
+    def __init__(self, bodies: Bodies, ctx: Context, bytes_max: int) -> None:
         """Nothing has come yet."""
         self._bodies = bodies
         self._ctx = ctx
+        self._bytes_max = bytes_max
         self.body_bytes = 0
 
     async def body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
@@ -68,7 +76,7 @@ class Reading:
             raise RequestTimeout(headers=_CLOSE) from error
 
     def _check_size(self, body_bytes: int) -> None:
-        if body_bytes > self._ctx.facts.body_bytes_max:
+        if body_bytes > self._bytes_max:
             raise RequestTooLarge(headers=_CLOSE)
 
     def _take_room(self, body_bytes: int) -> None:
@@ -76,6 +84,52 @@ class Reading:
             raise Overloaded
         self._bodies.in_flight_bytes += body_bytes
         self.body_bytes += body_bytes
+
+
+class BoundedRoute(APIRoute):
+    """An ordinary endpoint, whose body is read here, within bounds, before FastAPI sees it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._bodies = Bodies()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self.body_field is None or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        ctx = context_of(scope)
+        bytes_max = ctx.limits.token_body_bytes_max + SLACK_BYTES
+        with suppress(ClientGone), self._bodies.reading(ctx, bytes_max=bytes_max) as reading:
+            headers = headers_of(scope)
+            _check_encoding(headers)
+            body = await reading.body(headers, receive)
+            if body:
+                _check_json(headers)
+            await super().handle(scope, _replay(body, receive), send)
+
+
+def _check_encoding(headers: Mapping[str, str]) -> None:
+    """Raises UnsupportedMediaType for a body that would have to be unpacked (SR-11)."""
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType
+
+
+def _check_json(headers: Mapping[str, str]) -> None:
+    """Raises UnsupportedMediaType for what does not say it is JSON."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedMediaType
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """What was read already, once; then whatever the server has to say."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return next_message
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

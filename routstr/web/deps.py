@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from routstr.errors import InvalidParameter
+from routstr.errors import InvalidApiKey, InvalidParameter, RefundKeyNotFound
 from routstr.flows.authenticate import Caller, authenticate
 from routstr.flows.context import Context
 
@@ -19,9 +19,28 @@ def context_of(request: Request) -> Context:
 Ctx = Annotated[Context, Depends(context_of)]
 
 
-async def caller_of(request: Request, ctx: Ctx) -> Caller:
-    """Who is calling. Raises MissingApiKey, InvalidApiKey and what a token deserves."""
+async def opening_caller_of(request: Request, ctx: Ctx) -> Caller:
+    """Who is calling; a token never seen opens an account (contract, section 4).
+
+    Raises MissingApiKey, InvalidApiKey and what a token deserves.
+    """
     return await authenticate(ctx, request.headers)
+
+
+async def caller_of(request: Request, ctx: Ctx) -> Caller:
+    """Who is calling, by a key or by a token that opened one; raises what `opening_caller_of` does.
+
+    A token never seen is nobody's.
+    """
+    return await authenticate(ctx, request.headers, opens=False)
+
+
+async def refunded_caller_of(request: Request, ctx: Ctx) -> Caller:
+    """Who is calling; nobody's key has a code of its own here."""
+    try:
+        return await caller_of(request, ctx)
+    except InvalidApiKey as error:
+        raise RefundKeyNotFound from error
 
 
 def idempotency_key_of(request: Request, ctx: Ctx) -> str | None:
@@ -37,5 +56,7 @@ def idempotency_key_of(request: Request, ctx: Ctx) -> str | None:
     return key
 
 
-AnyCaller = Annotated[Caller, Depends(caller_of)]
+AnyCaller = Annotated[Caller, Depends(opening_caller_of)]
+KnownCaller = Annotated[Caller, Depends(caller_of)]
+RefundedCaller = Annotated[Caller, Depends(refunded_caller_of)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key_of)]
