@@ -50,6 +50,7 @@ from routstr.ledger.engine import (
     sqlite_directories,
 )
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.migrate import migrate
 from routstr.ledger.sagas import DropLeases
@@ -234,7 +235,11 @@ def _own_directories(settings: Settings, stack: AsyncExitStack) -> None:
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         directories = sqlite_directories(settings.database_url, settings.data_dir)
+        mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
         for directory in directories:
+            kind = network_kind(directory, mounts)
+            if kind is not None:
+                raise ConfigError(f"DATA_DIR: {directory} is on {kind}; SQLite needs a local disk")
             stack.callback(lock_directory(directory).release)
     except OSError as error:
         raise ConfigError(
