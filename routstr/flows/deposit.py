@@ -135,6 +135,7 @@ async def _unhurried(ctx: Context, work: Coroutine[object, object, ResultT]) -> 
 
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
     checked = await check_token(ctx, token)
+    ctx.failpoint("deposit.checked")
     begun = await _begin(ctx, checked, intent)
     if begun.operation is not None:
         ctx.failpoint("deposit.begun")
@@ -187,9 +188,12 @@ async def drive_deposit(
             ctx.failpoint("deposit.credited")
             return credited
         case Refused(stale_keyset=True) if may_replace and operation.predecessor_id is None:
+            ctx.failpoint("deposit.refused")
             successor = await _replace(ctx, operation, outcome)
+            ctx.failpoint("deposit.replaced")
             return await drive_deposit(ctx, successor, api_key_id, may_replace=False)
         case Refused(code=code):
+            ctx.failpoint("deposit.refused")
             error = TokenRedemptionFailed(details={"mint_code": code})
             await ctx.ledger.submit(
                 FailDeposit(operation=operation, code=str(code), error_code=error.code)

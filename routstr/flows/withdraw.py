@@ -140,6 +140,7 @@ async def _from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> Wit
 async def _pay(
     ctx: Context, caller: KeyRef, wish: Wish, source: Source, mint: MintRow
 ) -> WithdrawalView:
+    ctx.failpoint("withdraw.checked")
     begun = await _begin(ctx, caller, wish, source, mint)
     if begun.is_replay:
         return replace(await _existing(ctx, begun.withdrawal), is_replay=True)
@@ -192,6 +193,7 @@ async def drive_withdrawal(ctx: Context, operation: Operation, api_key_id: str) 
         ctx.failpoint("withdraw.issued")
         return view
     if isinstance(outcome, Refused):
+        ctx.failpoint("withdraw.refused")
         return await ctx.ledger.submit(
             FailWithdrawal(
                 operation=operation,

@@ -105,7 +105,7 @@ class Till:
                 moved = ", ".join(
                     f"{each} = {each} - make_interval(secs => {seconds})" for each in columns
                 )
-                statement = f"UPDATE {table} SET {moved}"  # noqa: S608 - constants of this file
+                statement = f"UPDATE {table} SET {moved}"
                 await connection.execute(text(statement))
 
     async def resume(self) -> int:
