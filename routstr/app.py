@@ -71,9 +71,8 @@ MNEMONIC_BYTES: Final = 16
 ID_BYTES: Final = 16
 IDS_PER_BLOCK: Final = 64
 STOP_POLL_S: Final = 0.05
-SETTLE_S: Final = (
-    5.0  # for what was told to end; what waits for a mint is resumed at the next start
-)
+SETTLE_S: Final = 5.0  # for the requests that were told to end
+JOB_END_S: Final = 1.0  # for the jobs, all of which a later start does again
 
 
 class Ids:
@@ -170,7 +169,7 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             runner.stop()
             await end_requests(ctx)
             await ctx.tasks.finish(SETTLE_S)
-            await _finish(working, SETTLE_S)
+            await _finish(working, JOB_END_S)
             ctx.ledger.stop()
             await ledger
             log.info("node_stopped")
@@ -184,11 +183,15 @@ async def _finish(task: asyncio.Task[None], timeout_s: float) -> None:
 
 
 async def end_requests(ctx: Context) -> None:
-    """Let running requests end by themselves for the grace time, then end them, settled."""
+    """Let running requests end by themselves for the grace time, then end them, settled.
+
+    What then still waits for a mint is left for the next start.
+    """
     deadline_s = ctx.monotonic_s() + ctx.limits.shutdown_grace_s
-    while len(ctx.holds) and ctx.monotonic_s() < deadline_s:
+    while (len(ctx.holds) or ctx.tasks.resumable) and ctx.monotonic_s() < deadline_s:
         await ctx.clock.sleep(STOP_POLL_S)
     ctx.holds.stop()
+    ctx.tasks.leave_resumable()
 
 
 async def open_ledger(

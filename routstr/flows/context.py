@@ -8,12 +8,12 @@ objects here, owned by the composition root.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from routstr.core.pricing import Model
-from routstr.errors import InvalidModel, RateLimited, RoutstrError
+from routstr.errors import InvalidModel, RateLimited, RoutstrError, ServiceUnavailable
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
@@ -22,6 +22,8 @@ from routstr.ledger.executor import Clock, LedgerExecutor
 from routstr.ledger.reads_ecash import MintRow
 
 log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
 
 Failpoint = Callable[[str], None]
 """Called by name on both sides of every await on money; does nothing outside the test harness."""
@@ -106,6 +108,7 @@ class TaskOwner:
     def __init__(self) -> None:
         """No task yet."""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._resumable: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         """How many are running."""
@@ -117,6 +120,32 @@ class TaskOwner:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    async def carry_through(self, work: Coroutine[Any, Any, ResultT], *, name: str) -> ResultT:
+        """The result of work that every step of leaves in the database: a later start resumes it.
+
+        Its caller may be cancelled and changes nothing. Raises ServiceUnavailable when the node
+        stops before it is done, and what the work raises.
+        """
+        task: asyncio.Task[ResultT] = self.start(work, name=name)
+        self._resumable.add(task)
+        task.add_done_callback(self._resumable.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and not _is_being_cancelled():
+                raise ServiceUnavailable("The node is stopping; repeat this later.") from None
+            raise
+
+    @property
+    def resumable(self) -> int:
+        """How many of them a later start would resume."""
+        return len(self._resumable)
+
+    def leave_resumable(self) -> None:
+        """End what a later start resumes; it may be waiting for a mint that is silent."""
+        for task in self._resumable:
+            task.cancel()
 
     async def finish(self, timeout_s: float) -> None:
         """Wait for all; cancel those that take longer, and wait for them too."""
@@ -132,6 +161,11 @@ class TaskOwner:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, RoutstrError):
             log.error("task_failed", job=task.get_name(), exc_info=error)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class RunningHold(Protocol):

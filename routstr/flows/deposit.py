@@ -5,10 +5,8 @@ proofs; only then is anybody told. The work runs in a task of the node's own, so
 leaves changes nothing. What was begun is found again by the token's Ys, whoever brings it.
 """
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from routstr.core.money import msat_from_unit
 from routstr.ecash.keyset import fee
@@ -64,7 +62,6 @@ from routstr.ledger.reads_ecash import deposit_progress, find_deposit
 from routstr.ledger.sagas import Claim, Operation, OperationState
 
 POLL_S: Final = 0.05
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +91,7 @@ async def receive(ctx: Context, token: Token, intent: Intent) -> Received:
     Raises what the token, its mint or the key deserve; after MintUnreachable the same token may be
     brought again and nothing is lost.
     """
-    return await _unhurried(ctx, _receive(ctx, token, intent))
+    return await ctx.tasks.carry_through(_receive(ctx, token, intent), name="deposit")
 
 
 async def redeem_bearer(ctx: Context, text: str, *, opens: bool = True) -> KeyRef:
@@ -126,11 +123,6 @@ def new_key(ctx: Context) -> NewKey:
     """A fresh random key (SR-1): 256 bits, its text never stored in clear."""
     text = ctx.new_api_key()
     return NewKey(id=ctx.new_id("key"), hash=ctx.wallet.vault.key_hash(text), text=text)
-
-
-async def _unhurried(ctx: Context, work: Coroutine[object, object, ResultT]) -> ResultT:
-    task: asyncio.Task[ResultT] = ctx.tasks.start(work, name="deposit")
-    return await asyncio.shield(task)
 
 
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:

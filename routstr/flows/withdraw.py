@@ -5,7 +5,6 @@ debit and a swap are committed, and an answer the mint still owes means 425: the
 money is in the swap, and every repeat attaches to it.
 """
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,8 +72,7 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     Raises RefundKeyNotFound, RequestsInFlight, NoBalance, BalanceTooSmall, InsufficientBalance,
     UntrustedMint, IdempotencyMismatch, MintShort, Paused, RefundPending (425: the debit stands).
     """
-    task = ctx.tasks.start(_withdraw(ctx, caller, wish), name="withdraw")
-    return await asyncio.shield(task)
+    return await ctx.tasks.carry_through(_withdraw(ctx, caller, wish), name="withdraw")
 
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
