@@ -8,7 +8,10 @@ import pytest
 
 from demo.mint import RealMint
 from demo.wallet import Wallet
+from routstr.app import observing
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
+from routstr.ledger.reads import sealed_setting
+from routstr.ledger.seed import NAME
 from tests.crash.conftest import RECOVERY_S, Mortal, StartMortal, bearer, eventually
 from tests.fakes.mint import FakeMint
 from tests.harness.mint import OpenWallet
@@ -94,7 +97,7 @@ async def test_killed_at_every_step_of_a_create(customers: Customers) -> None:
     for step in STEPS:
         await customers.create_dying_at(step)
         await customers.node.assert_whole()
-    assert_nothing_is_told(customers)
+    await assert_nothing_is_told(customers)
 
 
 async def test_killed_at_every_step_of_a_topup_and_of_a_bearer(customers: Customers) -> None:
@@ -168,8 +171,17 @@ async def test_killed_while_the_keys_rotate(
         await node.assert_whole()
 
 
-def assert_nothing_is_told(customers: Customers) -> None:
+async def assert_nothing_is_told(customers: Customers) -> None:
     """T-13: neither the log nor the database in the raw holds what spends."""
+    async with (
+        observing(customers.node.checked_settings()) as ctx,
+        ctx.database.reading() as connection,
+    ):
+        stored = await sealed_setting(connection, NAME)
+        assert stored is not None
+        place = {"table": "setting", "column": "sealed_value", "row_id": NAME}
+        mnemonic = ctx.wallet.vault.open(stored[0], **place)
+    assert len(mnemonic.split()) == 12
     files = [path for path in customers.node.data_dir.iterdir() if path.name.startswith("routstr")]
     raw = b"".join(path.read_bytes() for path in files) + customers.node.log.encode()
     assert len(raw) > 10_000
@@ -180,7 +192,7 @@ def assert_nothing_is_told(customers: Customers) -> None:
         for proof in decode_token(text, bytes_max=BODY_BYTES_MAX).proofs
     ]
     for canary in itertools.chain(
-        customers.canaries, secrets, [customers.node.settings["SECRET_KEY"]]
+        customers.canaries, secrets, [customers.node.settings["SECRET_KEY"], mnemonic]
     ):
         assert canary.encode() not in raw
         assert canary[8:40].encode() not in raw

@@ -15,7 +15,7 @@ from routstr.errors import (
 )
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.mint_ledger import JsonObject
-from tests.harness.till import Till, open_till, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, ys_of
 
 SWAP = "/v1/swap"
 RESTORE = "/v1/restore"
@@ -41,6 +41,7 @@ async def test_an_answer_lost_after_signing_credits_once(till: Till) -> None:
     assert await till.held() == till.mint.unspent_total() == 21
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -94,6 +95,7 @@ async def test_a_mint_that_is_down_keeps_nobody_waiting_and_loses_nothing(till: 
     assert await till.balance(first) == 1_000
 
 
+@ON_SQLITE
 async def test_a_mint_never_seen_and_down_is_503(till: Till) -> None:
     token = till.mint.issue(21)
     till.mint.trouble(Trouble(path="/v1/info", processed=False, cut=True))
@@ -103,6 +105,7 @@ async def test_a_mint_never_seen_and_down_is_503(till: Till) -> None:
     assert await till.balance(await till.create(token)) == 21_000
 
 
+@ON_SQLITE
 async def test_a_limited_mint_is_said_so(till: Till) -> None:
     token = till.mint.issue(21)
     await till.create(till.mint.issue(1))
@@ -113,6 +116,7 @@ async def test_a_limited_mint_is_said_so(till: Till) -> None:
     assert till.mint.unspent_total() == await till.held() == 22
 
 
+@ON_SQLITE
 async def test_a_token_spent_elsewhere_is_refused_and_kept_an_eye_on(till: Till) -> None:
     token = till.mint.issue(21)
     till.mint.set_spent(ys_of(token))
@@ -161,6 +165,7 @@ async def test_pending_at_the_mint_waits_then_credits(till: Till) -> None:
     assert await till.balance(key) == 21_000
 
 
+@ON_SQLITE
 async def test_a_mint_that_remembers_half_of_it_gets_nothing_credited(till: Till) -> None:
     def forget_one(value: JsonObject) -> JsonObject:
         return {name: entries[1:] for name, entries in value.items()}  # type: ignore[index]  # lists
@@ -176,6 +181,7 @@ async def test_a_mint_that_remembers_half_of_it_gets_nothing_credited(till: Till
     assert await till.held() == till.mint.unspent_total() == 21
 
 
+@ON_SQLITE
 async def test_a_wrong_dleq_of_the_mint_credits_nothing(till: Till) -> None:
     def forge(value: JsonObject) -> JsonObject:
         signatures: list[JsonObject] = value["signatures"]  # type: ignore[assignment]  # our own
@@ -193,6 +199,7 @@ async def test_a_wrong_dleq_of_the_mint_credits_nothing(till: Till) -> None:
     assert await till.held() == 21
 
 
+@ON_SQLITE
 async def test_a_dleq_left_out_by_the_mint_credits_nothing(till: Till) -> None:
     def bare(value: JsonObject) -> JsonObject:
         signatures: list[JsonObject] = value["signatures"]  # type: ignore[assignment]  # our own
@@ -205,6 +212,7 @@ async def test_a_dleq_left_out_by_the_mint_credits_nothing(till: Till) -> None:
     assert await till.held() == 0
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("code", [0, 10001, 11006, 20008])
 async def test_a_safe_refusal_frees_the_token(till: Till, code: int) -> None:
     token = till.mint.issue(21)
@@ -217,6 +225,7 @@ async def test_a_safe_refusal_frees_the_token(till: Till, code: int) -> None:
     assert await till.balance(await till.create(token)) == 21_000
 
 
+@ON_SQLITE
 async def test_a_safe_code_after_an_unknown_answer_ends_nothing(till: Till) -> None:
     """The lost first request may have been processed by another of the mint's servers."""
     token = till.mint.issue(21)
@@ -230,6 +239,7 @@ async def test_a_safe_code_after_an_unknown_answer_ends_nothing(till: Till) -> N
     assert await till.held() == till.mint.unspent_total() == 21
 
 
+@ON_SQLITE
 async def test_a_lost_request_is_sent_again_byte_for_byte(till: Till) -> None:
     till.mint.lose_next_request(SWAP)
     await till.create(till.mint.issue(21))
@@ -248,6 +258,7 @@ async def test_keys_rotated_meanwhile_make_one_successor(till: Till) -> None:
     assert {each["id"] for each in bodies[-1]["outputs"]} == {new_id}  # type: ignore[attr-defined]  # a list
 
 
+@ON_SQLITE
 async def test_a_second_refusal_makes_no_second_successor(till: Till) -> None:
     token = till.mint.issue(21)
     stale = Trouble(path=SWAP, processed=False, status=400, code=12002)
@@ -268,6 +279,7 @@ async def test_a_fee_that_rose_lowers_the_credit(database_url: str) -> None:
         assert [state for state, _ in await till.operations()] == ["done", "failed", "done"]
 
 
+@ON_SQLITE
 async def test_a_fee_that_rose_above_the_token_frees_it(database_url: str) -> None:
     async with FakeMint(version="00") as mint, open_till(database_url, mint) as till:
         await till.create(mint.issue(1))
@@ -284,6 +296,7 @@ def raise_fee(mint: FakeMint) -> None:
     active.keyset = replace(active.keyset, input_fee_ppk=1_000)
 
 
+@ON_SQLITE
 async def test_fees_are_taken_off_the_credit(database_url: str) -> None:
     async with FakeMint(fee_ppk=100) as mint, open_till(database_url, mint) as till:
         key = await till.create(mint.issue(2**12 - 1))  # 12 proofs at 100 ppk: 2 sat
@@ -293,11 +306,13 @@ async def test_fees_are_taken_off_the_credit(database_url: str) -> None:
             await till.create(mint.issue(1))
 
 
+@ON_SQLITE
 async def test_msat_tokens_are_worth_msats(database_url: str) -> None:
     async with FakeMint(units=("sat", "msat")) as mint, open_till(database_url, mint) as till:
         assert await till.balance(await till.create(mint.issue(21, "msat"))) == 21
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("version", ["00", "01"])
 async def test_short_keyset_ids_are_completed(database_url: str, version: str) -> None:
     async with FakeMint(version=version) as mint, open_till(database_url, mint) as till:

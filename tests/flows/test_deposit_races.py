@@ -17,7 +17,7 @@ from routstr.flows.keys import Created
 from routstr.flows.resume import resume
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
-from tests.harness.till import Till, open_till, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, ys_of
 
 CROWD = 100
 SWAP = "/v1/swap"
@@ -76,6 +76,7 @@ async def test_a_crowd_of_tokens_tops_up_exactly(till: Till) -> None:
     assert await till.balance(key) == (1 + sum(range(1, 21))) * 1000
 
 
+@ON_SQLITE
 async def test_who_comes_second_waits_for_the_first(till: Till) -> None:
     gate = Gate()
     till.mint.trouble(Trouble(path=SWAP, answer_gate=gate))
@@ -89,6 +90,7 @@ async def test_who_comes_second_waits_for_the_first(till: Till) -> None:
     assert len([call for call in till.mint.calls if call.path == SWAP]) == 1
 
 
+@ON_SQLITE
 async def test_patience_ends_while_the_mint_stalls(database_url: str, mint: FakeMint) -> None:
     async with open_till(database_url, mint, operation_wait_s=0.1) as till:
         gate = Gate()
@@ -103,6 +105,7 @@ async def test_patience_ends_while_the_mint_stalls(database_url: str, mint: Fake
         assert await till.balance(await first) == 21_000
 
 
+@ON_SQLITE
 async def test_a_client_that_leaves_changes_nothing(till: Till) -> None:
     gate = Gate()
     till.mint.trouble(Trouble(path=SWAP, answer_gate=gate))
@@ -209,6 +212,7 @@ async def test_nor_while_its_topup_is_under_way(till: Till) -> None:
     assert await topping == 101_000
 
 
+@ON_SQLITE
 async def test_a_token_that_opened_a_key_tops_up_no_other(till: Till) -> None:
     token = till.mint.issue(21)
     first = await till.create(token)
@@ -227,6 +231,7 @@ async def test_a_bearer_token_is_one_account(till: Till) -> None:
     assert await till.balance(refs[0].id) == 21_000
 
 
+@ON_SQLITE
 async def test_a_token_never_seen_opens_nothing_where_it_may_not(till: Till) -> None:
     token = till.mint.issue(21)
     with pytest.raises(InvalidApiKey):
@@ -236,6 +241,7 @@ async def test_a_token_never_seen_opens_nothing_where_it_may_not(till: Till) -> 
     assert await redeem_bearer(till.ctx, token, opens=False) == opened
 
 
+@ON_SQLITE
 async def test_a_pending_token_is_finished_wherever_it_is_shown(till: Till) -> None:
     token = till.mint.issue(21)
     till.mint.trouble(*[Trouble(path="/v1/", processed=False, cut=True)] * 3)

@@ -5,7 +5,7 @@ import pytest
 from routstr.errors import MintUnreachable, Pending, TokenAlreadySpent, TokenRedemptionFailed
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.mint_ledger import JsonObject
-from tests.harness.till import Till, ys_of
+from tests.harness.till import ON_SQLITE, Till, ys_of
 
 SWAP = "/v1/swap"
 KEYSETS = "/v1/keysets"
@@ -36,6 +36,7 @@ async def test_keys_rotated_while_nobody_knew_make_one_successor_a_minute_later(
     assert await till.held() == till.mint.unspent_total() == 22
 
 
+@ON_SQLITE
 async def test_a_first_request_that_arrives_in_that_minute_counts(till: Till) -> None:
     token = await open_and_rotated(till)
     with pytest.raises(Pending):
@@ -71,6 +72,7 @@ async def test_no_fresh_keysets_to_be_had_frees_the_token(till: Till) -> None:
     assert await till.balance(await till.create(token)) == 21_000
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("keep", ["none", "old"])
 async def test_a_mint_that_lists_no_keyset_for_it_frees_the_token(till: Till, keep: str) -> None:
     """The old keyset is inactive, and then not even listed any more."""
@@ -89,6 +91,7 @@ async def test_a_mint_that_lists_no_keyset_for_it_frees_the_token(till: Till, ke
     assert await till.value("SELECT count(*) FROM deposit_input") == 1
 
 
+@ON_SQLITE
 async def test_a_signed_keyset_that_is_no_longer_listed_still_credits(till: Till) -> None:
     """It signed, the answer was lost, and when asked again the mint lists only its new keyset."""
     await till.create(till.mint.issue(1))
@@ -110,6 +113,7 @@ async def test_a_signed_keyset_that_is_no_longer_listed_still_credits(till: Till
     assert await till.held() == till.mint.unspent_total() == 26
 
 
+@ON_SQLITE
 async def test_a_mint_that_forgets_what_it_promised_is_asked_ever_less(till: Till) -> None:
     """Spent tokens cost nothing to bring; a thousand must not use up the patience of the mint."""
     token = till.mint.issue(21)
@@ -125,6 +129,7 @@ async def test_a_mint_that_forgets_what_it_promised_is_asked_ever_less(till: Til
     assert await till.operations() == [("failed", "watched")]
 
 
+@ON_SQLITE
 async def test_pending_in_the_watch_stays_watched(till: Till, mint: FakeMint) -> None:
     token = mint.issue(21)
     mint.set_spent(ys_of(token))
@@ -140,6 +145,7 @@ async def test_pending_in_the_watch_stays_watched(till: Till, mint: FakeMint) ->
     assert await till.held() == mint.unspent_total() == 21
 
 
+@ON_SQLITE
 async def test_doubt_of_another_kind_does_not_shorten_the_minute(till: Till) -> None:
     def forget_one(value: JsonObject) -> JsonObject:
         return {name: entries[1:] for name, entries in value.items()}  # type: ignore[index]  # lists

@@ -23,7 +23,7 @@ from routstr.flows.statement import key_history, key_statement
 from routstr.flows.withdraw import Wish, read_withdrawal, withdraw
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint
-from tests.harness.till import Till, open_till, worth, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 
 
 def by_text(till: Till, key: Created) -> KeyRef:
@@ -38,6 +38,7 @@ async def shown(till: Till, token: str) -> KeyInfo:
 # ── terms ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("terms", "param"),
     [
@@ -61,6 +62,7 @@ async def test_impossible_terms_leave_the_token_alone(till: Till, terms: Terms, 
     assert till.mint.calls == []
 
 
+@ON_SQLITE
 async def test_terms_are_the_keys(till: Till) -> None:
     date = int(till.clock.now().timestamp()) + 100
     token = till.mint.issue(21)
@@ -88,6 +90,7 @@ async def test_a_repeat_with_its_key_yields_the_same_answer(till: Till) -> None:
             await till.create(token, repeat=other)
 
 
+@ON_SQLITE
 async def test_other_terms_mismatch_also_while_the_first_is_open(till: Till) -> None:
     token = till.mint.issue(21)
     till.mint.set_pending(ys_of(token))
@@ -116,6 +119,7 @@ async def test_a_topup_repeats_and_mismatches(till: Till) -> None:
     assert await till.topup(key, other, repeat="b") == 24_000
 
 
+@ON_SQLITE
 async def test_an_idempotency_key_counts_per_path(till: Till) -> None:
     key = await till.create(till.mint.issue(1), repeat="a")
     assert await till.topup(key, till.mint.issue(2), repeat="a") == 3_000
@@ -123,6 +127,7 @@ async def test_an_idempotency_key_counts_per_path(till: Till) -> None:
     assert worth((await withdraw(till.ctx, KeyRef(id=key.key_id), wish)).token) == 1
 
 
+@ON_SQLITE
 async def test_the_same_idempotency_key_is_anothers_own(till: Till) -> None:
     one = await till.create(till.mint.issue(1), repeat="a")
     two = await till.create(till.mint.issue(2), repeat="a")
@@ -134,6 +139,7 @@ async def test_the_same_idempotency_key_is_anothers_own(till: Till) -> None:
 # ── the sealed text ───────────────────────────────────────────────────────────────────────────
 
 
+@ON_SQLITE
 async def test_the_token_shows_its_key_until_the_key_is_used(till: Till) -> None:
     token = till.mint.issue(21)
     key = await till.create(token)
@@ -143,6 +149,7 @@ async def test_the_token_shows_its_key_until_the_key_is_used(till: Till) -> None
     assert (await shown(till, token)).api_key == token
 
 
+@ON_SQLITE
 async def test_a_token_first_shown_as_bearer_gets_its_key_too(till: Till) -> None:
     token = till.mint.issue(21)
     info = await shown(till, token)
@@ -151,6 +158,7 @@ async def test_a_token_first_shown_as_bearer_gets_its_key_too(till: Till) -> Non
     assert (await key_info(till.ctx, by_hash, info.api_key)).key.id == info.key.id
 
 
+@ON_SQLITE
 async def test_a_key_nobody_fetched_in_time_stays_hidden(till: Till) -> None:
     token = till.mint.issue(21)
     await till.create(token, repeat="a")
@@ -176,6 +184,7 @@ async def test_pruning_erases_what_is_used_or_old(till: Till) -> None:
 # ── when the token's time is over ─────────────────────────────────────────────────────────────
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("use", ["info", "topup", "refund", "history", "transactions"])
 async def test_ten_minutes_after_any_use_of_the_key_its_token_is_spent(
     till: Till, use: str
@@ -245,6 +254,7 @@ async def test_a_revoked_key_does_nothing_any_more(revoked: tuple[Till, Created]
     assert set(till.mint.state_of(ys_of(token)).values()) == {"UNSPENT"}
 
 
+@ON_SQLITE
 async def test_an_expired_key_takes_no_money_and_gives_it_back(till: Till) -> None:
     date = int(till.clock.now().timestamp()) + 100
     key = await till.create(till.mint.issue(21), validity_date=date)
@@ -257,6 +267,7 @@ async def test_an_expired_key_takes_no_money_and_gives_it_back(till: Till) -> No
     assert worth((await till.withdraw(key)).token) == 21
 
 
+@ON_SQLITE
 async def test_nobodys_key(till: Till) -> None:
     nobody = KeyRef(hash="00" * 32)
     with pytest.raises(InvalidApiKey):

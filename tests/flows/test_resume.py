@@ -6,7 +6,7 @@ from sqlalchemy import text
 from routstr.errors import MintUnreachable
 from routstr.flows.resume import BATCH_MAX, resume
 from tests.fakes.mint import FakeMint, Trouble
-from tests.harness.till import Till, open_till
+from tests.harness.till import ON_SQLITE, Till, open_till
 
 LOST = Trouble(path="/v1/", processed=False, cut=True)
 
@@ -17,6 +17,7 @@ async def leave_open(till: Till, amount: int) -> None:
         await till.create(till.mint.issue(amount))
 
 
+@ON_SQLITE
 async def test_nothing_to_do_is_nothing_done(till: Till) -> None:
     calls = len(till.mint.calls)
     assert await resume(till.ctx) == 0
@@ -32,6 +33,7 @@ async def test_more_than_a_batch_is_driven_to_the_end(sqlite_url: str, mint: Fak
         assert await till.held() == mint.unspent_total() == 1 + 2 * (BATCH_MAX + 3)
 
 
+@ON_SQLITE
 async def test_a_back_off_doubles_and_has_an_end(till: Till) -> None:
     await till.create(till.mint.issue(1))
     await leave_open(till, 2)
@@ -74,6 +76,23 @@ async def test_one_broken_operation_stops_none_of_the_others(till: Till, damaged
     assert [state for state, _ in await till.operations()].count("done") == 3
     await _write(till, repair, first)
     await till.resume()
+    assert await till.held() == till.mint.unspent_total() == 7
+
+
+@ON_SQLITE
+async def test_nor_does_one_that_meets_a_bug(till: Till) -> None:
+    await till.create(till.mint.issue(1))
+    for _ in range(3):
+        await leave_open(till, 2)
+
+    def break_once() -> None:
+        del till.marks.at["deposit.signed"]
+        raise ZeroDivisionError
+
+    till.marks.at["deposit.signed"] = break_once
+    assert await till.resume() == 3
+    assert [state for state, _ in await till.operations()].count("done") == 3
+    assert await till.resume() == 1
     assert await till.held() == till.mint.unspent_total() == 7
 
 

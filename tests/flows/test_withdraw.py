@@ -22,7 +22,7 @@ from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
-from tests.harness.till import Till, open_till, worth, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 from tests.ledger.node import reserve, settle
 
 SWAP = "/v1/swap"
@@ -58,6 +58,7 @@ async def test_everything_comes_out_without_the_mint(till: Till) -> None:
     assert len(till.mint.calls) == calls
 
 
+@ON_SQLITE
 async def test_a_token_carries_proof_that_the_mint_signed_it(till: Till) -> None:
     key = await till.create(till.mint.issue(21))
     token = (await till.withdraw(key)).token
@@ -68,6 +69,7 @@ async def test_a_token_carries_proof_that_the_mint_signed_it(till: Till) -> None
     assert await till.balance(fresh) == 21_000
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("how", ["down", "hanging", "forgotten"])
 async def test_exact_coins_are_paid_while_the_mint_is_away(till: Till, how: str) -> None:
     key = await till.create(till.mint.issue(21))
@@ -121,6 +123,7 @@ async def _claim(till: Till, view: WithdrawalView) -> None:
     till.mint.set_spent(ys_of(view.token))
 
 
+@ON_SQLITE
 async def test_what_was_never_a_unit_is_too_small(till: Till) -> None:
     key = await till.create(till.mint.issue(1))
     await _spend(till, key, 999)
@@ -128,6 +131,7 @@ async def test_what_was_never_a_unit_is_too_small(till: Till) -> None:
         await till.withdraw(key)
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("amount", [22, 2_100_000_000_000_000])
 async def test_more_than_there_is(till: Till, amount: int) -> None:
     key = await till.create(till.mint.issue(21))
@@ -184,6 +188,17 @@ async def test_the_last_token_again_only_if_nothing_came_in_since(till: Till) ->
     assert (await read_withdrawal(till.ctx, owner(key), first.id)).token == first.token
 
 
+@ON_SQLITE
+async def test_what_came_in_since_and_was_used_up_brings_no_old_token_back(till: Till) -> None:
+    key = await till.create(till.mint.issue(21))
+    await till.withdraw(key)
+    await till.topup(key, till.mint.issue(1))
+    await _spend(till, key, 999)
+    with pytest.raises(NoBalance):
+        await till.withdraw(key)
+
+
+@ON_SQLITE
 async def test_whether_it_is_unspent_the_mint_must_say(till: Till) -> None:
     key = await till.create(till.mint.issue(21))
     view = await till.withdraw(key)
@@ -193,12 +208,14 @@ async def test_whether_it_is_unspent_the_mint_must_say(till: Till) -> None:
     assert (await read_withdrawal(till.ctx, owner(key), view.id)).token == view.token
 
 
+@ON_SQLITE
 async def test_a_key_that_never_had_money(till: Till) -> None:
     await till.ctx.ledger.submit(OpenKey(key=NewKey(id="key_a", hash="00" * 32)))
     with pytest.raises(NoBalance):
         await withdraw(till.ctx, KeyRef(id="key_a"), Wish())
 
 
+@ON_SQLITE
 async def test_anothers_refund_is_not_found(till: Till) -> None:
     mine, other = await till.create(till.mint.issue(1)), await till.create(till.mint.issue(2))
     view = await till.withdraw(mine)

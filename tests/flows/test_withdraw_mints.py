@@ -18,7 +18,7 @@ from routstr.flows.resume import resume
 from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble
-from tests.harness.till import Till, open_till, worth, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 
 SWAP = "/v1/swap"
 RESTORE = "/v1/restore"
@@ -57,6 +57,7 @@ async def test_the_withdrawer_pays_the_mints_fee_for_change(database_url: str) -
         assert worth(rest.token) * 1000 + rest.fee_msat == 29_000 - view.fee_msat
 
 
+@ON_SQLITE
 async def test_a_fee_the_balance_cannot_pay(database_url: str) -> None:
     async with FakeMint(fee_ppk=1_000) as mint, open_till(database_url, mint) as till:
         rich = await till.create(mint.issue(4))  # 3 left: 1 and 2
@@ -78,6 +79,7 @@ async def test_msats_are_paid_in_msats(database_url: str) -> None:
         assert (rest.unit, worth(rest.token), await till.balance(key)) == ("msat", 500, 0)
 
 
+@ON_SQLITE
 async def test_a_mint_that_is_not_listed(till: Till) -> None:
     key = await till.create(till.mint.issue(21))
     with pytest.raises(UntrustedMint):
@@ -131,6 +133,7 @@ def _hundred(mint: FakeMint) -> str:
     return encode_token_v4(Token(mint_url=mint.url, unit="sat", proofs=proofs))
 
 
+@ON_SQLITE
 async def test_a_paused_node_gives_nothing_out(till: Till) -> None:
     key = await till.create(till.mint.issue(21))
     assert await take_job(till.ctx, AUDIT_JOB, lease_s=60)

@@ -15,7 +15,7 @@ from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdr
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
-from tests.harness.till import Till, open_till, worth, ys_of
+from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 
 SWAP = "/v1/swap"
 RESTORE = "/v1/restore"
@@ -56,6 +56,7 @@ async def test_the_mint_makes_change(till: Till) -> None:
     assert await posts(till) == 2
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -94,6 +95,7 @@ async def test_an_unknown_answer_leaves_the_debit_and_every_repeat_attaches(till
     assert await till.balance(key) == 3_000
 
 
+@ON_SQLITE
 async def test_emptying_by_swap_attaches_too(till: Till) -> None:
     """The purse is short of the key's balance, and a repeat without any key finds the first."""
     rich = await till.create(till.mint.issue(64))
@@ -112,6 +114,7 @@ async def test_emptying_by_swap_attaches_too(till: Till) -> None:
         await till.withdraw(key, 1)
 
 
+@ON_SQLITE
 async def test_the_job_ends_what_was_left_open(till: Till) -> None:
     key, amount = await swap_needed(till)
     till.mint.trouble(
@@ -136,6 +139,7 @@ async def test_a_refused_swap_gives_everything_back(till: Till) -> None:
     assert worth((await till.withdraw(key, amount)).token) == amount
 
 
+@ON_SQLITE
 async def test_keys_rotated_meanwhile_cost_one_more_try(till: Till) -> None:
     key, amount = await swap_needed(till)
     new_id = till.mint.rotate()
@@ -160,6 +164,7 @@ async def test_keys_rotated_while_nobody_knew_give_it_back_a_minute_later(till: 
     assert worth((await till.withdraw(key, amount)).token) == amount
 
 
+@ON_SQLITE
 async def test_pending_coins_of_ours_wait(till: Till) -> None:
     key, amount = await swap_needed(till)
     ys = await _unspent_ys(till)
@@ -180,6 +185,7 @@ async def _unspent_ys(till: Till) -> list[str]:
         return list(rows.scalars())
 
 
+@ON_SQLITE
 async def test_a_client_that_leaves_finds_its_token(database_url: str, mint: FakeMint) -> None:
     async with open_till(database_url, mint, operation_wait_s=0.1) as till:
         key, amount = await swap_needed(till)
@@ -197,6 +203,7 @@ async def test_a_client_that_leaves_finds_its_token(database_url: str, mint: Fak
         assert worth((await withdraw(till.ctx, owner(key), wish)).token) == amount
 
 
+@ON_SQLITE
 async def test_who_comes_second_waits_for_the_first(till: Till) -> None:
     key, amount = await swap_needed(till)
     gate = Gate()

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import text
 
 from routstr.config import Settings
@@ -50,6 +51,9 @@ from tests.harness.shop import CHAT_MODEL, Marks
 
 WAIT_S: Final = 10.0
 MASTER: Final = bytes(range(32))
+
+# For a rule that no database has a part in, one engine is enough.
+ON_SQLITE: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # Every stored time that something waits for, by table.
 WAITED_FOR: Final = {

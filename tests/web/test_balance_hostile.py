@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routstr.errors import TokenError
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
 from tests.harness.desk import Desk, open_desk
@@ -169,8 +170,10 @@ async def test_a_body_is_bounded_stated_or_not(desk: Desk, path: str) -> None:
     assert fits.json()["error"]["code"] == "invalid_cashu_token"
 
 
-async def test_a_body_that_never_comes_and_a_client_that_goes(desk: Desk) -> None:
-    """Over real sockets: half a body is given up in time, and a closed line harms nobody."""
+async def test_a_body_that_never_comes_and_a_client_that_goes(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over real sockets: half a body is given up in time, and a closed line alarms nobody."""
     async with serving(desk.app) as port:
         head = (
             b"POST /v1/balance/create HTTP/1.1\r\nhost: node\r\n"
@@ -189,6 +192,7 @@ async def test_a_body_that_never_comes_and_a_client_that_goes(desk: Desk) -> Non
         leaving.close()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/health")).status_code == 200
+    assert "unexpected_error" not in capsys.readouterr().out
 
 
 async def test_a_client_that_leaves_in_the_middle_is_credited(desk: Desk) -> None:
@@ -295,11 +299,18 @@ async def test_no_request_makes_a_500(desk: Desk) -> None:
 
 async def test_no_mutation_of_a_token_makes_a_500_or_money(desk: Desk) -> None:
     good = desk.mint.issue(21)
-    loop = asyncio.get_running_loop()
+    ys, loop = set(ys_of(good)), asyncio.get_running_loop()
+
+    def is_good(token: str) -> bool:
+        """Another spelling of the same: the last character of base64 has bits that say nothing."""
+        try:
+            return set(ys_of(token)) == ys
+        except TokenError:
+            return False
 
     async def send(token: str) -> None:
         answer = await desk.http.post("/v1/balance/create", json={"initial_balance_token": token})
-        assert answer.status_code in {400, 422, 503} or token.rstrip("=") == good
+        assert answer.status_code in {400, 422, 503}, token
         if answer.status_code >= 400:
             assert_envelope(answer)
 
@@ -307,7 +318,7 @@ async def test_no_mutation_of_a_token_makes_a_500_or_money(desk: Desk) -> None:
     @given(st.integers(6, len(good) - 1), st.sampled_from("ABab01_-=+/ \x00"), st.booleans())
     def fuzz(place: int, char: str, cut: bool) -> None:
         token = good[:place] + char + ("" if cut else good[place + 1 :])
-        if token != good:
+        if not is_good(token):
             asyncio.run_coroutine_threadsafe(send(token), loop).result(10)
 
     await asyncio.to_thread(fuzz)
