@@ -1,6 +1,6 @@
 """Bech32 (BIP-173) and bech32m (BIP-350), without BIP-173's length limit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -22,16 +22,30 @@ class InvalidBech32(ValueError):
 
 def encode(prefix: str, data: bytes, checksum: Checksum) -> str:
     """`data` in lower case under the human-readable `prefix`."""
-    words = _regroup(data, 8, 5)
+    words = regroup(data, 8, 5)
     if rest := len(data) * 8 % 5:
         words.append((data[-1] << (5 - rest)) & 31)
+    return encode_words(prefix, words, checksum)
+
+
+def encode_words(prefix: str, words: Sequence[int], checksum: Checksum) -> str:
+    """Words of 5 bits in lower case under the human-readable `prefix`."""
     residue = _polymod([*_expanded(prefix), *words, *[0] * CHECKSUM_CHARS]) ^ checksum
-    words += [residue >> shift & 31 for shift in range(25, -1, -5)]
-    return prefix + "1" + "".join(ALPHABET[word] for word in words)
+    signed = [*words, *(residue >> shift & 31 for shift in range(25, -1, -5))]
+    return prefix + "1" + "".join(ALPHABET[word] for word in signed)
 
 
 def decode(text: str, checksum: Checksum) -> tuple[str, bytes]:
     """Prefix and data of lower- or upper-case text, never of mixed. Raises InvalidBech32."""
+    prefix, words = decode_words(text, checksum)
+    padding_bits = len(words) * 5 % 8
+    if padding_bits > 4 or (words and words[-1] & ((1 << padding_bits) - 1)):
+        raise InvalidBech32("the bech32 padding is wrong")
+    return prefix, bytes(regroup(words, 5, 8))
+
+
+def decode_words(text: str, checksum: Checksum) -> tuple[str, list[int]]:
+    """Prefix and words of 5 bits, of any number (BOLT-11). Raises InvalidBech32."""
     if not text.isascii() or text not in (text.lower(), text.upper()):
         raise InvalidBech32("bech32 is all lower or all upper case")
     prefix, separator, tail = text.lower().rpartition("1")
@@ -40,11 +54,18 @@ def decode(text: str, checksum: Checksum) -> tuple[str, bytes]:
     words = [ALPHABET.find(character) for character in tail]
     if -1 in words or _polymod([*_expanded(prefix), *words]) != checksum:
         raise InvalidBech32("the bech32 checksum is wrong")
-    payload = words[:-CHECKSUM_CHARS]
-    padding_bits = len(payload) * 5 % 8
-    if padding_bits > 4 or (payload and payload[-1] & ((1 << padding_bits) - 1)):
-        raise InvalidBech32("the bech32 padding is wrong")
-    return prefix, bytes(_regroup(payload, 5, 8))
+    return prefix, words[:-CHECKSUM_CHARS]
+
+
+def regroup(words: Iterable[int], bits_in: int, bits_out: int) -> list[int]:
+    """Words of `bits_in` bits as full words of `bits_out`; bits left over are dropped."""
+    held, bits, regrouped = 0, 0, []
+    for word in words:
+        held, bits = (held << bits_in | word) & 0xFFFF, bits + bits_in
+        while bits >= bits_out:
+            bits -= bits_out
+            regrouped.append(held >> bits & ((1 << bits_out) - 1))
+    return regrouped
 
 
 def _expanded(prefix: str) -> list[int]:
@@ -60,14 +81,3 @@ def _polymod(words: Iterable[int]) -> int:
             if top >> bit & 1:
                 residue ^= constant
     return residue
-
-
-def _regroup(words: Iterable[int], bits_in: int, bits_out: int) -> list[int]:
-    """Words of `bits_in` bits as full words of `bits_out`; bits left over are dropped."""
-    held, bits, regrouped = 0, 0, []
-    for word in words:
-        held, bits = (held << bits_in | word) & 0xFFFF, bits + bits_in
-        while bits >= bits_out:
-            bits -= bits_out
-            regrouped.append(held >> bits & ((1 << bits_out) - 1))
-    return regrouped
