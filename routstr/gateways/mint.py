@@ -6,12 +6,11 @@ quote ids are never logged nor kept in an error. Sources: ecash.md sections 4 an
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import httpx
 import orjson
 
 from routstr.core.url import BadUrl, canonical_mint_url
@@ -24,12 +23,21 @@ from routstr.gateways.mint_failure import (
     MintRefused,
     MintUnknown,
 )
+from routstr.gateways.mint_http import ANSWER_BYTES_MAX, CONNECT_S, TOTAL_S, Call, MintHttp
 from routstr.gateways.mint_limits import Clock, Lane, LaneLimits, Priority
+from routstr.gateways.mint_quotes import (
+    MeltQuote,
+    MintQuote,
+    QuoteState,
+    melt_quote_from_json,
+    mint_quote_from_json,
+    quote_id_of,
+    quote_path,
+)
 from routstr.gateways.mint_wire import (
     KeysetInfo,
     MintInfo,
     ProofState,
-    check_status,
     info_from_json,
     keys_from_json,
     keysets_from_json,
@@ -39,21 +47,23 @@ from routstr.gateways.mint_wire import (
     states_from_json,
 )
 
-__all__ = ["KeysetInfo", "MintClient", "MintInfo", "Priority", "ProofState"]
+__all__ = [
+    "KeysetInfo",
+    "MeltQuote",
+    "MintClient",
+    "MintInfo",
+    "MintQuote",
+    "Priority",
+    "ProofState",
+    "QuoteState",
+]
 
-ANSWER_BYTES_MAX: Final = 1024 * 1024
-CONNECT_S: Final = 5.0
-TOTAL_S: Final = 30.0
+MELT_TOTAL_S: Final = 120.0  # a mint may pay before it answers
+MELTS_MAX: Final = 2  # slow melts leave half of a mint's places to all else, recovery first
 ITEMS_MAX: Final = 1_000  # a stock mint refuses longer arrays
 UNITS: Final = frozenset({"sat", "msat"})
 REQUIRED_NUTS: Final = frozenset({7, 9, 12})
 INPUT_FEE_PPK_MAX: Final = 1_000
-_HEADERS: Final = {
-    "accept": "application/json",
-    "accept-encoding": "identity",
-    "content-type": "application/json",
-    "user-agent": "routstr",
-}
 
 T = TypeVar("T")
 
@@ -79,11 +89,11 @@ class MintClient:
         self._clock = clock
         self._limits = limits or LaneLimits()
         self._allow_loopback_http = allow_loopback_http
-        self._connect_s = connect_s
-        self._total_s = total_s
-        self._answer_bytes_max = answer_bytes_max
+        self._http = MintHttp(
+            connect_s=connect_s, total_s=total_s, answer_bytes_max=answer_bytes_max
+        )
         self._lanes: dict[str, Lane] = {}
-        self._http: httpx.AsyncClient | None = None
+        self._melts: dict[str, asyncio.Semaphore] = {}
         self.allow(mint_urls)
 
     async def __aenter__(self) -> Self:
@@ -100,20 +110,11 @@ class MintClient:
 
     def open(self) -> None:
         """Make the connection pool, for the running event loop."""
-        assert self._http is None, "opened twice"
-        self._http = httpx.AsyncClient(
-            headers=_HEADERS,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(self._total_s, connect=self._connect_s),
-        )
+        self._http.open()
 
     async def close(self) -> None:
         """Close the pool."""
-        if self._http is not None:
-            http, self._http = self._http, None
-            await http.aclose()
+        await self._http.close()
 
     def allow(self, mint_urls: Iterable[str]) -> None:
         """Make these the allow-list. Mints that stay on it keep the state of their limits."""
@@ -122,6 +123,7 @@ class MintClient:
             if canonical_mint_url(url, allow_loopback_http=self._allow_loopback_http) != url:
                 raise BadUrl("a mint's URL is not in its canonical form")
         self._lanes = {url: self._lanes.get(url) or Lane(self._clock, self._limits) for url in urls}
+        self._melts = {url: self._melts.get(url) or asyncio.Semaphore(MELTS_MAX) for url in urls}
 
     async def get_info(self, mint_url: str, *, priority: Priority = Priority.RECEIVE) -> MintInfo:
         """What the mint supports (NUT-06)."""
@@ -223,36 +225,101 @@ class MintClient:
             mint_url, "/v1/checkstate", orjson.dumps({"Ys": ys}), read, priority
         )
 
+    async def request_mint_quote(
+        self,
+        mint_url: str,
+        *,
+        amount: int,
+        unit: str,
+        pubkey: str,
+        priority: Priority = Priority.RECEIVE,
+    ) -> MintQuote:
+        """Ask for an invoice over `amount`, whose ecash only `pubkey` can mint (NUT-04, 20, 23)."""
+        body = orjson.dumps({"amount": amount, "unit": unit, "pubkey": pubkey})
+        return await self._post(
+            mint_url, "/v1/mint/quote/bolt11", body, mint_quote_from_json, priority
+        )
+
+    async def mint_quote(
+        self, mint_url: str, quote_id: str, *, priority: Priority = Priority.RECOVERY
+    ) -> MintQuote:
+        """How a mint quote stands (NUT-04). A quote the mint does not know is MintRefused."""
+        read = partial(mint_quote_from_json, quote_id=quote_id)
+        return await self._get(mint_url, quote_path("mint", quote_id), read, priority)
+
+    async def mint(
+        self, mint_url: str, body: bytes, *, priority: Priority
+    ) -> tuple[BlindSignature, ...]:
+        """POST the exact bytes of a mint request, once (NUT-04); the signatures as in `swap`."""
+        return await self._post(mint_url, "/v1/mint/bolt11", body, signatures_from_answer, priority)
+
+    async def request_melt_quote(
+        self, mint_url: str, *, bolt11: str, unit: str, priority: Priority = Priority.ISSUE
+    ) -> MeltQuote:
+        """Ask what paying this invoice costs, in `unit` (NUT-05, NUT-23). Pays nothing yet."""
+        read = partial(melt_quote_from_json, bolt11=bolt11)
+        body = orjson.dumps({"request": bolt11, "unit": unit})
+        return await self._post(mint_url, "/v1/melt/quote/bolt11", body, read, priority)
+
+    async def melt_quote(
+        self, mint_url: str, quote_id: str, *, priority: Priority = Priority.RECOVERY
+    ) -> MeltQuote:
+        """How a melt quote stands (NUT-05). A quote the mint does not know is MintRefused."""
+        read = partial(melt_quote_from_json, quote_id=quote_id)
+        return await self._get(mint_url, quote_path("melt", quote_id), read, priority)
+
+    async def melt(
+        self,
+        mint_url: str,
+        body: bytes,
+        *,
+        total_s: float = MELT_TOTAL_S,
+        priority: Priority = Priority.ISSUE,
+    ) -> MeltQuote:
+        """POST the exact bytes of a melt, once and never again (NUT-05, NUT-08).
+
+        PENDING is an ordinary answer: a mint that can is asked to answer before it pays, with 202.
+        nutshell reads that wish only from `prefer_async` in the body, and answers 200.
+        """
+        call = Call(
+            method="POST",
+            path="/v1/melt/bolt11",
+            body=body,
+            headers={"prefer": "respond-async"},
+            accepted=frozenset({200, 202}),
+            total_s=total_s,
+        )
+        read = partial(melt_quote_from_json, quote_id=quote_id_of(body))
+        melts = self._melts.get(mint_url)
+        if melts is None:
+            raise UntrustedMint
+        await self._turn(melts.acquire())
+        try:
+            return await self._call(mint_url, call, read, priority)
+        finally:
+            melts.release()
+
     async def _get(
         self, mint_url: str, path: str, read: Callable[[object], T], priority: Priority
     ) -> T:
-        return await self._call("GET", mint_url, path, None, read, priority)
+        return await self._call(mint_url, Call(method="GET", path=path), read, priority)
 
     async def _post(
         self, mint_url: str, path: str, body: bytes, read: Callable[[object], T], priority: Priority
     ) -> T:
-        return await self._call("POST", mint_url, path, body, read, priority)
+        call = Call(method="POST", path=path, body=body)
+        return await self._call(mint_url, call, read, priority)
 
     async def _call(
-        self,
-        method: str,
-        mint_url: str,
-        path: str,
-        body: bytes | None,
-        read: Callable[[object], T],
-        priority: Priority,
+        self, mint_url: str, call: Call, read: Callable[[object], T], priority: Priority
     ) -> T:
         """One call in the mint's lane, which hears how it went."""
         lane = self._lanes.get(mint_url)
         if lane is None:
             raise UntrustedMint
+        await self._turn(lane.acquire(priority))
         try:
-            async with asyncio.timeout(self._limits.wait_s):
-                await lane.acquire(priority)
-        except TimeoutError as error:
-            raise MintLimited("no turn in time", retry_after_s=1, was_sent=False) from error
-        try:
-            value = read(parsed(await self._exchange(method, mint_url + path, body)))
+            value = read(parsed(await self._http.exchange(mint_url, call)))
         except MintLimited as error:
             lane.limited(error.retry_after_s)
             raise
@@ -268,30 +335,9 @@ class MintClient:
         finally:
             lane.release()
 
-    async def _exchange(self, method: str, url: str, body: bytes | None) -> bytes:
-        """The body of a 200. Raises MintRefused, MintLimited, MintUnknown."""
-        assert self._http is not None, "open() comes first"
+    async def _turn(self, coming: Awaitable[object]) -> None:
         try:
-            async with (
-                asyncio.timeout(self._total_s),
-                self._http.stream(method, url, content=body) as response,
-            ):
-                answer = await _body(response, self._answer_bytes_max)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise MintUnknown("cannot connect to the mint", was_sent=False) from error
-        except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
-            raise MintUnknown("the mint did not answer") from error
-        check_status(response.status_code, answer, response.headers.get("retry-after"))
-        return answer
-
-
-async def _body(response: httpx.Response, bytes_max: int) -> bytes:
-    """At most `bytes_max` bytes, sent as they are. Raises MintUnknown."""
-    if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-        raise MintUnknown("an encoding not asked for", status=response.status_code)
-    answer = bytearray()
-    async for piece in response.aiter_raw():
-        answer += piece
-        if len(answer) > bytes_max:
-            raise MintUnknown("the mint's answer is too large", status=response.status_code)
-    return bytes(answer)
+            async with asyncio.timeout(self._limits.wait_s):
+                await coming
+        except TimeoutError as error:
+            raise MintLimited("no turn in time", retry_after_s=1, was_sent=False) from error
