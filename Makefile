@@ -15,6 +15,7 @@ comma := ,
 BIN := .venv/bin
 NODE := .venv/.stamp
 MINT := .venv-mint/.stamp
+CASHU_TS := tests/interop/node_modules/.stamp
 PIP := -m pip --disable-pip-version-check -qq
 ALEMBIC := $(BIN)/python -m alembic
 # Tests run side by side, one process per processor; WORKERS= runs them in one.
@@ -37,12 +38,15 @@ audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
 	@$(BIN)/python -m routstr audit $(ARGS)
 
 ##@ Change it
-.PHONY: test test-fast lint type fmt
+.PHONY: test test-fast test-interop lint type fmt
 test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-fast: $(NODE) ## The tests that need no real mint and no PostgreSQL
 	@$(BIN)/python -m pytest $(WORKERS) -m "not real_mint and not postgres" $(ARGS)
+
+test-interop: $(NODE) $(MINT) $(CASHU_TS) ## Ecash to and from a wallet that is not ours, cashu-ts (needs Node.js)
+	@$(BIN)/python -m pytest tests/interop $(ARGS)
 
 lint: $(NODE) ## Style, format and import rules
 	@$(BIN)/ruff check .
@@ -119,4 +123,10 @@ endef
 	$(call make_venv,.venv-mint,$(MINT_PYTHON),The mint needs Python 3.11 or 3.12 with its venv module. Install one or say make MINT_PYTHON=/path/to/python)
 	@LC_ALL=C.UTF-8 .venv-mint/bin/python $(PIP) install \
 		--no-deps --only-binary :all: --require-hashes -r requirements-mint.lock
+	@touch $@
+
+tests/interop/node_modules/.stamp: tests/interop/package-lock.json tests/interop/.npmrc
+	@node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null || \
+		{ echo "The interop tests need Node.js 18 or newer with npm. Install them; nothing else here uses them" >&2; exit 2; }
+	@cd tests/interop && npm ci --loglevel=error >&2
 	@touch $@

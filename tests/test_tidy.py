@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
@@ -122,6 +123,15 @@ def names_a_source(text: str) -> Iterator[str]:
             yield f"{number}: {line}"
 
 
+def names_a_registry(text: str) -> Iterator[str]:
+    """An npm package that says where it comes from, or whose content no hash is known of."""
+    for name, package in json.loads(text)["packages"].items():
+        is_itself = name == ""
+        is_hashed = re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", package.get("integrity", ""))
+        if "resolved" in package or not (is_itself or is_hashed):
+            yield f"1: {name}"
+
+
 def names_a_machine(text: str) -> Iterator[str]:
     """A path that exists on its author's machine alone."""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -195,6 +205,20 @@ def test_locks_name_packages_and_hashes_only() -> None:
     assert complaints(names_a_source, locks) == []
 
 
+def test_the_npm_lock_names_packages_and_hashes_only() -> None:
+    folder = ROOT / "tests" / "interop"
+    assert complaints(names_a_registry, [folder / "package-lock.json"]) == []
+    settings = (folder / ".npmrc").read_text(encoding="utf-8")
+    assert "omit-lockfile-registry-resolved=true" in settings.splitlines()
+    assert "registry=" not in settings
+
+
+def test_npm_packages_are_pinned() -> None:
+    package = json.loads((ROOT / "tests" / "interop" / "package.json").read_text(encoding="utf-8"))
+    versions = package["dependencies"].values()
+    assert [each for each in versions if not re.fullmatch(r"\d+\.\d+\.\d+", each)] == []
+
+
 def test_prose_names_no_machine() -> None:
     prose = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     assert complaints(names_a_machine, prose) == []
@@ -218,7 +242,12 @@ def dotted(path: Path) -> str:
 # ── on bad snippets ───────────────────────────────────────────────────────────────────────────
 
 HASH: Final = f"    --hash=sha256:{'0' * 64}"
+NPM_HASH: Final = f"sha512-{'A' * 86}=="
 LONG_FUNCTION: Final = "def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX
+
+
+def npm_lock(**package: str) -> str:
+    return json.dumps({"packages": {"": {"name": "tests"}, "node_modules/base": package}})
 
 
 @pytest.mark.parametrize(
@@ -244,6 +273,8 @@ LONG_FUNCTION: Final = "def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX
         (names_a_source, "# from packages.example.org"),
         (names_a_source, f"six @ https://files.example/six.whl \\\n{HASH}"),
         (names_a_source, "six==1.17.0"),
+        (names_a_registry, npm_lock(version="2.4.0")),
+        (names_a_registry, npm_lock(integrity=NPM_HASH, resolved="packages.example/base.tgz")),
         (names_a_machine, "It lies in /home/me/routstr."),
         (names_a_machine, "See `/work/notes.md`."),
     ],
@@ -267,6 +298,7 @@ def test_a_bad_snippet_is_found(rule: Rule, text: str) -> None:
         (excused_without_reason, "x = 'a # noqa in a string'"),
         (names_a_source, f"six==1.17.0 \\\n{HASH} \\\n{HASH}\n    # via routstr (pyproject.toml)"),
         (names_a_source, f"uvloop==0.23.0 ; sys_platform != 'win32' \\\n{HASH}"),
+        (names_a_registry, npm_lock(integrity=NPM_HASH)),
         (names_a_machine, "GET /home and http://example.com/work/1"),
     ],
 )
