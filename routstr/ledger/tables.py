@@ -8,7 +8,7 @@ telling prefix. The schema that runs is in `migrations/`; a test compares the tw
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, false, text
 from sqlmodel import Field, SQLModel
 
 from routstr.ledger.columns import Json, Money, RowNumber, SealedText, UtcTime
@@ -144,6 +144,7 @@ class Deposit(Row, table=True):
     error_code: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(index=True, sa_type=UtcTime)
     credited_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    is_locked: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class DepositInput(Row, table=True):
@@ -156,7 +157,10 @@ class DepositInput(Row, table=True):
 
 
 class Withdrawal(Row, table=True):
-    """Ecash given out for a balance. `token` stays readable until spent or reclaimed."""
+    """Money given out for a balance: a token, readable until spent or reclaimed, or a payment.
+
+    `fee_returned` is what of `fee_amount`, a payment's reserve, was not needed and came back.
+    """
 
     __tablename__ = "withdrawal"
     __table_args__ = (
@@ -166,11 +170,17 @@ class Withdrawal(Row, table=True):
             "status IN ('pending', 'completed', 'failed', 'claimed', 'reclaimed')",
             name="status_known",
         ),
+        CheckConstraint("way IN ('token', 'lightning')", name="way_known"),
     )
     id: str = Field(primary_key=True, sa_type=Text)
     api_key_id: str = Field(foreign_key="apikey.id", index=True, sa_type=Text)
+    way: str = Field(default="token", sa_type=Text, sa_column_kwargs={"server_default": "token"})
     amount: int = Field(sa_type=Money)
     fee_amount: int = Field(default=0, sa_type=Money)
+    fee_returned: int = Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
+    recipient: str | None = Field(default=None, sa_type=SealedText)
+    payment_hash: str | None = Field(default=None, index=True, sa_type=Text)
+    preimage: str | None = Field(default=None, sa_type=SealedText)
     token: str | None = Field(default=None, sa_type=SealedText)
     mint_url: str = Field(sa_type=Text)
     unit: str = Field(sa_type=Text)
@@ -215,7 +225,9 @@ class MintOperation(Row, table=True):
 
     __tablename__ = "mint_operation"
     __table_args__ = (
-        CheckConstraint("kind IN ('receive', 'redeem', 'swap', 'mint', 'melt')", name="kind_known"),
+        CheckConstraint(
+            "kind IN ('receive', 'redeem', 'swap', 'mint', 'melt', 'restore')", name="kind_known"
+        ),
         CheckConstraint(
             "state IN ('prepared', 'sent', 'waiting', 'watch', 'done', 'failed')",
             name="state_known",
@@ -231,6 +243,7 @@ class MintOperation(Row, table=True):
     kind: str = Field(sa_type=Text)
     state: str = Field(sa_type=Text)
     mint_id: str = Field(foreign_key="mint.id", sa_type=Text)
+    unit: str | None = Field(default=None, sa_type=Text)
     request: str = Field(sa_type=SealedText)
     input_amount: int = Field(sa_type=Money)
     fee_amount: int = Field(sa_type=Money)
@@ -277,7 +290,8 @@ class ProofRow(Row, table=True):
     __table_args__ = (
         CheckConstraint("amount > 0", name="amount_positive"),
         CheckConstraint(
-            "state IN ('unspent', 'reserved', 'issued', 'locked', 'spent')", name="state_known"
+            "state IN ('unspent', 'reserved', 'issued', 'locked', 'spent', 'lost')",
+            name="state_known",
         ),
         Index("ix_proof_keyset_id_state_amount", "keyset_id", "state", "amount"),
     )
@@ -290,6 +304,7 @@ class ProofRow(Row, table=True):
     e: str | None = Field(default=None, sa_type=Text)
     s: str | None = Field(default=None, sa_type=Text)
     lock_key: str | None = Field(default=None, sa_type=Text)
+    locktime: int | None = Field(default=None, sa_type=Money)
     state: str = Field(sa_type=Text)
     operation_id: str | None = Field(
         default=None, foreign_key="mint_operation.id", index=True, sa_type=Text

@@ -5,7 +5,7 @@ Importing this module completes `tables.metadata`; migrations and tests do.
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, Text, UniqueConstraint, text
 from sqlmodel import Field
 
 from routstr.ledger.columns import Json, Money, RowNumber, SealedText, UtcTime
@@ -23,6 +23,12 @@ class LightningInvoice(Row, table=True):
             " 'reconciliation_required')",
             name="status_known",
         ),
+        Index(
+            "ix_lightning_invoice_next_poll_at",
+            "next_poll_at",
+            postgresql_where=text("status IN ('pending', 'settlement_pending')"),
+            sqlite_where=text("status IN ('pending', 'settlement_pending')"),
+        ),
     )
     id: str = Field(primary_key=True, sa_type=Text)
     api_key_id: str | None = Field(default=None, foreign_key="apikey.id", index=True, sa_type=Text)
@@ -34,6 +40,9 @@ class LightningInvoice(Row, table=True):
     credit_msat: int = Field(sa_type=Money)
     bolt11: str = Field(unique=True, sa_type=Text)
     payment_hash: str = Field(sa_type=Text)
+    quote_id: str | None = Field(default=None, sa_type=SealedText)
+    next_poll_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    polls: int = Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
     sealed_key: str | None = Field(default=None, sa_type=SealedText)
     new_key: dict[str, object] | None = Field(default=None, sa_type=Json)
     created_at: datetime = Field(sa_type=UtcTime)
