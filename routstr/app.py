@@ -52,8 +52,8 @@ from routstr.ledger.engine import (
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
+from routstr.ledger.leases import DropLeases
 from routstr.ledger.migrate import migrate
-from routstr.ledger.sagas import DropLeases
 from routstr.ledger.seed import wallet_mnemonic
 from routstr.ledger.vault import Vault
 from routstr.log import Secret

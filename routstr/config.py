@@ -7,7 +7,7 @@ wins. What is missing or unsafe is refused at start, in one line that names the 
 import hashlib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import orjson
 from pydantic import (
@@ -125,6 +125,26 @@ class Settings(BaseSettings):
     mint_lease_s: Seconds = 45
     mint_watch_s: Seconds = 86_400
     keyset_refresh_s: Seconds = 300
+    melt_timeout_s: Seconds = 120
+
+    # Locked ecash and change (ecash, section 5)
+    p2pk_lock: Literal["off", "offer", "require"] = "offer"
+    locked_sats_max: Positive = 10_000
+    locked_mint_silent_s: Seconds = 3600
+    redeem_every_s: Seconds = 15
+    float_coins: Positive = 32
+    float_coin_max: Positive = 1024
+    refill_every_s: Seconds = 15
+    change_wait_s: Seconds = 5
+
+    # Lightning and the operator's share
+    invoice_ttl_s: Positive = 3600
+    invoices_every_s: Seconds = 2
+    reconcile_every_s: Seconds = 3600
+    payout_to: str | None = None
+    payout_every_s: Seconds = 86_400
+    payout_floor_sats: Positive = 10_000
+    payout_keep_sats: int = Field(default=1_000, ge=0)
 
     # Keys, refunds, jobs
     sealed_key_ttl_s: Seconds = 72 * 3600

@@ -62,6 +62,16 @@ class Limits:
     token_credential_ttl_s: float
     refund_ttl_s: int
     operation_wait_s: float
+    melt_timeout_s: float
+    p2pk_lock: str
+    locked_sats_max: int
+    locked_mint_silent_s: float
+    float_coins: int
+    float_coin_max: int
+    change_wait_s: float
+    invoice_ttl_s: int
+    payout_floor_sats: int
+    payout_keep_sats: int
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
 

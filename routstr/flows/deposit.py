@@ -58,8 +58,9 @@ from routstr.ledger.deposits import (
     FailDeposit,
     ReplaceDepositOperation,
 )
+from routstr.ledger.leases import Claim
 from routstr.ledger.reads_ecash import deposit_progress, find_deposit
-from routstr.ledger.sagas import Claim, Operation, OperationState
+from routstr.ledger.sagas import Operation, OperationState
 
 POLL_S: Final = 0.05
 

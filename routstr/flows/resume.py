@@ -13,9 +13,12 @@ import structlog
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.deposit import drive_deposit
+from routstr.flows.own_swap import drive_own_swap
 from routstr.flows.withdraw import drive_withdrawal
+from routstr.gateways.mint_limits import Priority
+from routstr.ledger.leases import Claim
 from routstr.ledger.reads_ecash import deposit_owner, has_due_operation, withdrawal_owner
-from routstr.ledger.sagas import Claim, Operation
+from routstr.ledger.sagas import Operation
 
 log = structlog.get_logger()
 
@@ -63,6 +66,8 @@ async def drive(ctx: Context, operation: Operation) -> None:
             async with ctx.database.reading() as connection:
                 payee = await withdrawal_owner(connection, operation.withdrawal_id)
             await drive_withdrawal(ctx, operation, payee)
+        else:
+            await drive_own_swap(ctx, operation, priority=Priority.RECOVERY)
     except RoutstrError as error:
         log.info("operation_open", operation_id=operation.id, kind=operation.kind, code=error.code)
     else:

@@ -28,7 +28,8 @@ from routstr.gateways.mint_failure import (
 )
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
-from routstr.ledger.sagas import MarkSent, Operation, OperationState, Postpone
+from routstr.ledger.leases import Postpone
+from routstr.ledger.sagas import MarkSent, Operation, OperationState
 
 log = structlog.get_logger()
 

@@ -32,9 +32,10 @@ from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView
+from routstr.ledger.leases import Claim
 from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal, refund_sources
 from routstr.ledger.reads_ecash import MintRow, proof_ys
-from routstr.ledger.sagas import Claim, Operation, OperationState
+from routstr.ledger.sagas import Operation, OperationState
 from routstr.ledger.withdrawals import (
     BeginWithdrawal,
     FailWithdrawal,

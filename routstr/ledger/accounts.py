@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import insert, or_, select, update
 
@@ -12,6 +13,9 @@ from routstr.ledger.columns import time_text
 from routstr.ledger.commands import Command, RowCommand, Transaction
 from routstr.ledger.holds import insufficient
 from routstr.ledger.tables import ApiKey, Deposit, table_of
+
+OWNER_KEY_ID: Final = "key_" + "0" * 32
+"""The operator's own account: profit taken out of the surplus is on it until it is paid out."""
 
 APIKEY = table_of(ApiKey)
 DEPOSIT = table_of(Deposit)

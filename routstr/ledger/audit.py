@@ -17,7 +17,8 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from routstr.ledger.audit_queries import HELD, Window, money_queries, msat
+from routstr.ledger.audit_ecash import HELD, msat
+from routstr.ledger.audit_queries import Window, money_queries
 from routstr.ledger.audit_rows import bad_prices, bad_tokens
 from routstr.ledger.audit_schema import guard_queries, secret_queries
 from routstr.ledger.engine import Database, Dialect, ReadConnection

@@ -20,7 +20,7 @@ PAGE_ROWS: Final = 100
 
 UNCLAIMED: Final = """
 SELECT id, token, amount, unit, mint_url FROM withdrawals
-WHERE status = 'completed' AND token IS NOT NULL AND id > :after {recent}
+WHERE status = 'completed' AND way = 'token' AND token IS NOT NULL AND id > :after {recent}
 ORDER BY id LIMIT :page
 """
 EXACT: Final = """

@@ -4,15 +4,17 @@ Coins are taken inside the executor's transaction and guarded by state, so no tw
 this process or another, can ever get the same one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, update
 
 from routstr.ecash.keyset import fee
 from routstr.ecash.proof import Dleq, Proof
 from routstr.ecash.secret import derive
 from routstr.ecash.selection import worth
+from routstr.errors import MintShort
 from routstr.ledger.commands import LostRace, Transaction, Wallet
 from routstr.ledger.sagas import KEYSET, PROOF
 
@@ -78,6 +80,30 @@ async def draw(
     )
 
 
+async def draw_these(transaction: Transaction, ys: Sequence[str], *, state: str) -> Drawn:
+    """Reserve those coins, which must all be in that state. Raises MintShort if one is not."""
+    rows = await transaction.connection.execute(
+        select(PROOF, KEYSET.c.input_fee_ppk)
+        .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+        .where(PROOF.c.y.in_(list(ys)), PROOF.c.state == state)
+        .order_by(PROOF.c.y)
+    )
+    coins = [_coin(row) for row in rows]
+    taken = await transaction.connection.execute(
+        update(PROOF)
+        .where(PROOF.c.y.in_([coin.y for coin in coins]), PROOF.c.state == state)
+        .values(state="reserved")
+    )
+    if len(coins) != len(ys) or taken.rowcount != len(ys):
+        raise MintShort("Some of these coins were taken meanwhile.")
+    return Drawn(
+        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
+        ys=tuple(coin.y for coin in coins),
+        amount=sum(coin.amount for coin in coins),
+        fee_amount=fee(coin.input_fee_ppk for coin in coins),
+    )
+
+
 async def _pick(
     transaction: Transaction, mint_id: str, unit: str, counts: Mapping[int, int]
 ) -> list[Coin]:
@@ -99,21 +125,21 @@ async def _pick(
     rows = await transaction.connection.execute(
         select(ranked).where(ranked.c.rank <= max(counts.values()))
     )
-    return [
-        Coin(
-            y=row.y,
-            keyset_id=row.keyset_id,
-            counter=row.counter,
-            amount=row.amount,
-            secret=row.secret,
-            c=row.c,
-            e=row.e,
-            s=row.s,
-            input_fee_ppk=row.input_fee_ppk,
-        )
-        for row in rows
-        if row.rank <= counts[row.amount]
-    ]
+    return [_coin(row) for row in rows if row.rank <= counts[row.amount]]
+
+
+def _coin(row: Row[Any]) -> Coin:
+    return Coin(
+        y=row.y,
+        keyset_id=row.keyset_id,
+        counter=row.counter,
+        amount=row.amount,
+        secret=row.secret,
+        c=row.c,
+        e=row.e,
+        s=row.s,
+        input_fee_ppk=row.input_fee_ppk,
+    )
 
 
 def _open(coin: Coin, wallet: Wallet) -> Proof:

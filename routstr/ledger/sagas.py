@@ -6,25 +6,22 @@ only a definite answer of the mint ends it. One process drives an operation at a
 taken with compare-and-set; recovery finds open ones by query.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
 import orjson
-import structlog
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import insert, select, update
 
-from routstr.ecash.outputs import Output, blinded_messages_json, make_outputs, proofs_json
+from routstr.ecash.outputs import BLANK, Output, blinded_messages_json, make_outputs, proofs_json
 from routstr.ecash.proof import Proof
 from routstr.errors import Pending
 from routstr.ledger.commands import LostRace, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.tables import KeysetRow, Mint, MintOperation, MintOutput, ProofRow, table_of
 from routstr.ledger.vault import CannotOpen
-
-log = structlog.get_logger()
 
 OPERATION = table_of(MintOperation)
 OUTPUT = table_of(MintOutput)
@@ -33,7 +30,9 @@ MINT = table_of(Mint)
 PROOF = table_of(ProofRow)
 
 Purpose = Literal["keep", "send", "change"]
-Kind = Literal["receive", "swap"]
+Kind = Literal["receive", "redeem", "swap", "mint", "melt"]
+InputsJson = Sequence[Mapping[str, object]]
+Compose = Callable[[InputsJson, Sequence[Output]], Mapping[str, object]]
 
 
 class OperationState(StrEnum):
@@ -71,31 +70,41 @@ class Operation:
     state: OperationState
     mint_id: str
     mint_url: str
+    unit: str
     body: bytes = field(repr=False)
     outputs: tuple[Output, ...] = field(repr=False)
     purposes: tuple[Purpose, ...]
+    input_amount: int
+    fee_amount: int
     deposit_id: str | None
     withdrawal_id: str | None
     predecessor_id: str | None
     attempts: int
     lease_owner: str | None
+    lightning_invoice_id: str | None = None
+    quote_id: str | None = field(default=None, repr=False)
     watch_until: datetime | None = None
     last_code: str | None = None
 
     @property
     def inputs(self) -> tuple[dict[str, object], ...]:
-        """The proofs in the body, in NUT-00 JSON."""
-        return tuple(orjson.loads(self.body)["inputs"])
+        """The proofs in the body, in NUT-00 JSON; a mint operation has none."""
+        return tuple(orjson.loads(self.body).get("inputs", ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to prepare: inputs, and output amounts (ascending) with what each is for."""
+    """What to prepare: inputs, and output amounts with what each is for.
+
+    Inputs are proofs, or NUT-00 JSON where they carry a witness. BLANK outputs are for the mint to
+    say the amount of (NUT-08). `compose` makes the body of anything but a swap.
+    """
 
     kind: Kind
     mint_id: str
     keyset_id: str
-    inputs: Sequence[Proof] | Sequence[Mapping[str, object]] = field(repr=False)
+    unit: str
+    inputs: Sequence[Proof] | InputsJson = field(repr=False)
     outputs: Sequence[tuple[int, Purpose]]
     input_amount: int
     fee_amount: int
@@ -104,40 +113,41 @@ class Plan:
     deposit_id: str | None = None
     withdrawal_id: str | None = None
     predecessor_id: str | None = None
+    lightning_invoice_id: str | None = None
+    quote_id: str | None = field(default=None, repr=False)
+    compose: Compose | None = None
+
+
+def compose_swap(inputs: InputsJson, outputs: Sequence[Output]) -> Mapping[str, object]:
+    """The body of a swap (NUT-03)."""
+    return {"inputs": inputs, "outputs": blinded_messages_json(outputs)}
 
 
 async def prepare(transaction: Transaction, plan: Plan) -> Operation:
     """Reserve counters, make the outputs and the bytes, write it all. Same commit as its cause."""
-    connection, wallet, now = transaction.connection, transaction.wallet, transaction.book.now
+    wallet, now = transaction.wallet, transaction.book.now
     ordered = sorted(plan.outputs)
-    count = len(ordered)
-    reserved = await connection.execute(
-        update(KEYSET)
-        .where(KEYSET.c.id == plan.keyset_id)
-        .values(next_counter=KEYSET.c.next_counter + count)
-        .returning(KEYSET.c.next_counter)
-    )
-    first_counter = int(reserved.scalar_one()) - count
-    outputs = make_outputs(
-        wallet.seed, plan.keyset_id, first_counter, [amount for amount, _ in ordered]
-    )
+    outputs = await _make_outputs(transaction, plan.keyset_id, [amount for amount, _ in ordered])
     operation_id = wallet.new_id("op")
-    body = orjson.dumps(
-        {"inputs": _inputs_json(plan.inputs), "outputs": blinded_messages_json(outputs)}
-    )
-    await connection.execute(
+    body = orjson.dumps((plan.compose or compose_swap)(_inputs_json(plan.inputs), outputs))
+
+    def sealed(value: str, column: str) -> str:
+        return wallet.vault.seal(value, table="mint_operation", column=column, row_id=operation_id)
+
+    await transaction.connection.execute(
         insert(OPERATION).values(
             id=operation_id,
             kind=plan.kind,
             state=OperationState.PREPARED,
             mint_id=plan.mint_id,
-            request=wallet.vault.seal(
-                body.decode(), table="mint_operation", column="request", row_id=operation_id
-            ),
+            unit=plan.unit,
+            request=sealed(body.decode(), "request"),
+            quote_id=None if plan.quote_id is None else sealed(plan.quote_id, "quote_id"),
             input_amount=plan.input_amount,
             fee_amount=plan.fee_amount,
             deposit_id=plan.deposit_id,
             withdrawal_id=plan.withdrawal_id,
+            lightning_invoice_id=plan.lightning_invoice_id,
             predecessor_id=plan.predecessor_id,
             lease_owner=plan.owner,
             lease_until=now + timedelta(seconds=plan.lease_s),
@@ -146,22 +156,34 @@ async def prepare(transaction: Transaction, plan: Plan) -> Operation:
             created_at=now,
         )
     )
-    await connection.execute(
-        insert(OUTPUT),
-        [
-            {
-                "operation_id": operation_id,
-                "position": position,
-                "keyset_id": output.keyset_id,
-                "counter": output.counter,
-                "amount": output.amount,
-                "b_": output.b_,
-                "purpose": purpose,
-            }
-            for position, (output, (_, purpose)) in enumerate(zip(outputs, ordered, strict=True))
-        ],
+    rows = [
+        {
+            "operation_id": operation_id,
+            "position": position,
+            "keyset_id": output.keyset_id,
+            "counter": output.counter,
+            "amount": None if output.amount == BLANK else output.amount,
+            "b_": output.b_,
+            "purpose": purpose,
+        }
+        for position, (output, (_, purpose)) in enumerate(zip(outputs, ordered, strict=True))
+    ]
+    if rows:  # a melt that is paid to the unit has nothing to come back
+        await transaction.connection.execute(insert(OUTPUT), rows)
+    return await load_operation(transaction.connection, wallet, operation_id)
+
+
+async def _make_outputs(
+    transaction: Transaction, keyset_id: str, amounts: Sequence[int]
+) -> tuple[Output, ...]:
+    reserved = await transaction.connection.execute(
+        update(KEYSET)
+        .where(KEYSET.c.id == keyset_id)
+        .values(next_counter=KEYSET.c.next_counter + len(amounts))
+        .returning(KEYSET.c.next_counter)
     )
-    return await load_operation(connection, wallet, operation_id)
+    first_counter = int(reserved.scalar_one()) - len(amounts)
+    return make_outputs(transaction.wallet.seed, keyset_id, first_counter, amounts)
 
 
 def _inputs_json(
@@ -192,26 +214,33 @@ async def load_operation(
             select(OUTPUT).where(OUTPUT.c.operation_id == operation_id).order_by(OUTPUT.c.position)
         )
     ).all()
-    outputs = make_outputs(
-        wallet.seed, rows[0].keyset_id, rows[0].counter, [output.amount for output in rows]
-    )
+    outputs: tuple[Output, ...] = ()
+    if rows:
+        amounts = [BLANK if output.amount is None else output.amount for output in rows]
+        outputs = make_outputs(wallet.seed, rows[0].keyset_id, rows[0].counter, amounts)
     if [output.b_ for output in outputs] != [output.b_ for output in rows]:
         raise CannotOpen("the outputs are not of this seed")
-    body = wallet.vault.open(
-        row.request, table="mint_operation", column="request", row_id=operation_id
-    )
+
+    def opened(value: str, column: str) -> str:
+        return wallet.vault.open(value, table="mint_operation", column=column, row_id=operation_id)
+
     return Operation(
         id=row.id,
         kind=row.kind,
         state=OperationState(row.state),
         mint_id=row.mint_id,
         mint_url=row.url,
-        body=body.encode(),
+        unit=row.unit,
+        body=opened(row.request, "request").encode(),
         outputs=outputs,
         purposes=tuple(output.purpose for output in rows),
+        input_amount=row.input_amount,
+        fee_amount=row.fee_amount,
         deposit_id=row.deposit_id,
         withdrawal_id=row.withdrawal_id,
         predecessor_id=row.predecessor_id,
+        lightning_invoice_id=row.lightning_invoice_id,
+        quote_id=None if row.quote_id is None else opened(row.quote_id, "quote_id"),
         attempts=row.attempts,
         lease_owner=row.lease_owner,
         watch_until=row.watch_until,
@@ -270,99 +299,6 @@ class MarkSent(RowCommand[None]):
     async def run(self, transaction: Transaction) -> None:
         """prepared → sent."""
         await move_operation(transaction, self.operation_id, OperationState.SENT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postpone(RowCommand[None]):
-    """Give an operation back, unknown still, to be driven again `wait_s` from now."""
-
-    operation_id: str
-    owner: str
-    state: OperationState
-    wait_s: float
-    code: str | None = None
-    watch_s: float | None = None
-
-    async def run(self, transaction: Transaction) -> None:
-        """Drop the lease, count the attempt; what ended or was taken over meanwhile stays so."""
-        now = transaction.book.now
-        sources = [self.state, *(s for s, moves in OPERATION_MOVES.items() if self.state in moves)]
-        values: dict[str, object] = {
-            "state": self.state,
-            "lease_until": None,
-            "attempts": OPERATION.c.attempts + 1,
-            "next_attempt_at": now + timedelta(seconds=self.wait_s),
-            "last_code": self.code,
-        }
-        if self.watch_s is not None:
-            values["watch_until"] = now + timedelta(seconds=self.watch_s)
-        await transaction.connection.execute(
-            update(OPERATION)
-            .where(
-                OPERATION.c.id == self.operation_id,
-                OPERATION.c.lease_owner == self.owner,
-                OPERATION.c.state.in_(sources),
-            )
-            .values(**values)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim(RowCommand[tuple[Operation, ...]]):
-    """Take the lease of open operations that are due, or of exactly one whether due or not.
-
-    At most `limit` operations, those due the longest first.
-    """
-
-    owner: str
-    lease_s: float
-    limit: int = 20
-    operation_id: str | None = None
-
-    async def run(self, transaction: Transaction) -> tuple[Operation, ...]:
-        """Compare-and-set each lease; another process's winner is skipped."""
-        now, connection = transaction.book.now, transaction.connection
-        free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
-        wanted = select(OPERATION.c.id).where(OPERATION.c.state.in_(OPEN_STATES), free)
-        if self.operation_id is not None:
-            wanted = wanted.where(OPERATION.c.id == self.operation_id)
-        else:
-            wanted = wanted.where(OPERATION.c.next_attempt_at <= now)
-        wanted = wanted.order_by(OPERATION.c.next_attempt_at).limit(self.limit)
-        if transaction.dialect == "postgresql":
-            wanted = wanted.with_for_update(skip_locked=True)
-        ids = (await connection.execute(wanted)).scalars().all()
-        if not ids:
-            return ()
-        await connection.execute(
-            update(OPERATION)
-            .where(OPERATION.c.id.in_(ids))
-            .values(lease_owner=self.owner, lease_until=now + timedelta(seconds=self.lease_s))
-        )
-        return tuple([each for i in ids if (each := await _readable(transaction, i)) is not None])
-
-
-async def _readable(transaction: Transaction, operation_id: str) -> Operation | None:
-    """The operation, or None for one that does not open: it must not hold up all the others."""
-    try:
-        return await load_operation(transaction.connection, transaction.wallet, operation_id)
-    except CannotOpen as error:
-        log.error("operation_unreadable", operation_id=operation_id, reason=str(error))
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropLeases(RowCommand[int]):
-    """Free every open operation at once: at the start of a single-process node all are orphans."""
-
-    async def run(self, transaction: Transaction) -> int:
-        """Make them due now; how many there were."""
-        freed = await transaction.connection.execute(
-            update(OPERATION)
-            .where(OPERATION.c.state.in_(OPEN_STATES))
-            .values(lease_until=None, next_attempt_at=transaction.book.now)
-        )
-        return int(freed.rowcount)
 
 
 async def store_proofs(

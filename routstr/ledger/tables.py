@@ -8,7 +8,7 @@ telling prefix. The schema that runs is in `migrations/`; a test compares the tw
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, false, text
+from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from routstr.ledger.columns import Json, Money, RowNumber, SealedText, UtcTime
@@ -144,7 +144,7 @@ class Deposit(Row, table=True):
     error_code: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(index=True, sa_type=UtcTime)
     credited_at: datetime | None = Field(default=None, sa_type=UtcTime)
-    is_locked: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    is_locked: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class DepositInput(Row, table=True):
@@ -263,7 +263,7 @@ class MintOperation(Row, table=True):
     watch_until: datetime | None = Field(default=None, sa_type=UtcTime)
     last_code: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=UtcTime)
-    ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    ended_at: datetime | None = Field(default=None, index=True, sa_type=UtcTime)
 
 
 class MintOutput(Row, table=True):

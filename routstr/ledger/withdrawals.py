@@ -186,6 +186,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
                 kind="swap",
                 mint_id=self.mint_id,
                 keyset_id=self.keyset_id,
+                unit=self.unit,
                 inputs=drawn.proofs,
                 outputs=[
                     *((part, "send") for part in split(amount)),

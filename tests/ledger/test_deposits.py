@@ -15,7 +15,8 @@ from routstr.errors import (
 from routstr.ledger.accounts import NewKey, PruneSealedKeys
 from routstr.ledger.book import KeyRef
 from routstr.ledger.deposits import FailDeposit, ReplaceDepositOperation
-from routstr.ledger.sagas import Claim, MarkSent, OperationState
+from routstr.ledger.leases import Claim
+from routstr.ledger.sagas import MarkSent, OperationState
 from tests.ledger.node import Node, Signer, credit_command, new_key, ys_of
 
 

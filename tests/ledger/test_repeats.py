@@ -12,7 +12,8 @@ from routstr.ledger.catalog import FinishJob, SaveMint, TakeJob
 from routstr.ledger.commands import Command, RowCommand
 from routstr.ledger.deposits import FailDeposit, ReplaceDepositOperation
 from routstr.ledger.holds import Expire, Extend, Renew
-from routstr.ledger.sagas import Claim, DropLeases, MarkSent, Operation, OperationState, Postpone
+from routstr.ledger.leases import Claim, DropLeases, Postpone
+from routstr.ledger.sagas import MarkSent, Operation, OperationState
 from routstr.ledger.withdrawals import FailWithdrawal
 from tests.ledger.node import (
     MINT_URL,

@@ -1,0 +1,33 @@
+"""A swap of the node's own coins, driven to its end: nobody waits, nobody's balance moves."""
+
+from routstr.errors import MintUnreachable
+from routstr.flows.context import Context
+from routstr.flows.mints import unreachable
+from routstr.flows.swap import Refused, Signed, Unknown, postpone, run_swap
+from routstr.gateways.mint_limits import Priority
+from routstr.ledger.sagas import Operation, OperationState
+from routstr.ledger.swaps import EndSwap, FailSwap
+
+
+async def drive_own_swap(ctx: Context, operation: Operation, *, priority: Priority) -> bool:
+    """Take it as far as the mint's answers allow: True when done, False when definitely refused.
+
+    The caller holds the lease; however this ends it is given back. Raises MintUnreachable while
+    the outcome is open; recovery goes on from there.
+    """
+    if operation.state is not OperationState.PREPARED:
+        priority = Priority.RECOVERY
+    outcome = await run_swap(ctx, operation, priority)
+    if isinstance(outcome, Signed):
+        ctx.failpoint("own_swap.signed")
+        await ctx.ledger.submit(EndSwap(operation=operation, proofs=outcome.proofs, ys=outcome.ys))
+        ctx.failpoint("own_swap.ended")
+        return True
+    if isinstance(outcome, Refused):
+        ctx.failpoint("own_swap.refused")
+        await ctx.ledger.submit(FailSwap(operation=operation, code=str(outcome.code)))
+        return False
+    await postpone(ctx, operation, outcome)
+    if isinstance(outcome, Unknown):
+        raise unreachable(outcome.cause)
+    raise MintUnreachable("The mint's answer is awaited.")

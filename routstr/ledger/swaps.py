@@ -1,0 +1,189 @@
+"""The commands of a swap of the node's own: coins for other coins, nobody's balance concerned.
+
+The change float, keysets that retire, and locked ecash being redeemed all go this way, and ecash
+that the operator brings. What a swap costs is the operator's, so whoever begins one looks at the
+surplus first (I-3).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from sqlalchemy import select, update
+
+from routstr.ecash.outputs import proofs_json
+from routstr.ecash.proof import Proof
+from routstr.errors import MintShort
+from routstr.ledger.commands import RowCommand, Transaction
+from routstr.ledger.purse import Drawn, draw_these
+from routstr.ledger.sagas import (
+    OPERATION,
+    PROOF,
+    Operation,
+    OperationState,
+    Plan,
+    load_operation,
+    move_operation,
+    prepare,
+    store_proofs,
+)
+
+OwnKind = Literal["swap", "redeem"]
+FROM_STATE: Final[Mapping[str, str]] = {"swap": "unspent", "redeem": "locked"}
+
+Sign = Callable[[str], str]
+"""From a proof's secret to the witness that unlocks it (NUT-11)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginSwap(RowCommand[Operation]):
+    """Reserve coins of the node's own and prepare their swap; `redeem` is one of locked coins.
+
+    `output_amounts`, in the unit, must be what the inputs make less their fee. Refuses with
+    MintShort when coins or fee are not as the caller saw them. `owner`, a lease id of this command
+    alone, lets a repeat find the operation that it made.
+    """
+
+    kind: OwnKind
+    mint_id: str
+    unit: str
+    keyset_id: str
+    ys: Sequence[str]
+    output_amounts: Sequence[int]
+    owner: str
+    lease_s: float
+    predecessor_id: str | None = None
+    sign: Sign | None = field(default=None, repr=False)
+
+    async def run(self, transaction: Transaction) -> Operation:
+        """unspent or locked → reserved, and the operation."""
+        made = await transaction.connection.scalar(
+            select(OPERATION.c.id).where(
+                OPERATION.c.lease_owner == self.owner,
+                OPERATION.c.state == OperationState.PREPARED,
+            )
+        )
+        if made is not None:
+            return await load_operation(transaction.connection, transaction.wallet, made)
+        drawn = await draw_these(transaction, self.ys, state=FROM_STATE[self.kind])
+        if sum(self.output_amounts) != drawn.amount - drawn.fee_amount:
+            raise MintShort("The fee of these coins has changed meanwhile.")
+        operation = await prepare(
+            transaction,
+            Plan(
+                kind=self.kind,
+                mint_id=self.mint_id,
+                keyset_id=self.keyset_id,
+                unit=self.unit,
+                inputs=self._inputs(drawn),
+                outputs=[(amount, "keep") for amount in self.output_amounts],
+                input_amount=drawn.amount,
+                fee_amount=drawn.fee_amount,
+                owner=self.owner,
+                lease_s=self.lease_s,
+                predecessor_id=self.predecessor_id,
+            ),
+        )
+        await transaction.connection.execute(
+            update(PROOF).where(PROOF.c.y.in_(drawn.ys)).values(operation_id=operation.id)
+        )
+        return operation
+
+    def _inputs(self, drawn: Drawn) -> Sequence[Proof] | Sequence[Mapping[str, object]]:
+        if self.sign is None:
+            return drawn.proofs
+        sign = self.sign
+        return [
+            {**each, "witness": sign(proof.secret)}
+            for each, proof in zip(proofs_json(drawn.proofs), drawn.proofs, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginReceive(RowCommand[Operation]):
+    """Prepare the swap of ecash that comes to the node itself: nobody's balance grows.
+
+    Amounts are in the unit. A repeat finds the operation by its lease, as that of `BeginSwap`.
+    """
+
+    mint_id: str
+    unit: str
+    keyset_id: str
+    proofs: Sequence[Proof] = field(repr=False)
+    output_amounts: Sequence[int]
+    fee_amount: int
+    owner: str
+    lease_s: float
+
+    async def run(self, transaction: Transaction) -> Operation:
+        """The operation; its inputs are not ours yet."""
+        made = await transaction.connection.scalar(
+            select(OPERATION.c.id).where(
+                OPERATION.c.lease_owner == self.owner,
+                OPERATION.c.state == OperationState.PREPARED,
+            )
+        )
+        if made is not None:
+            return await load_operation(transaction.connection, transaction.wallet, made)
+        return await prepare(
+            transaction,
+            Plan(
+                kind="receive",
+                mint_id=self.mint_id,
+                keyset_id=self.keyset_id,
+                unit=self.unit,
+                inputs=self.proofs,
+                outputs=[(amount, "keep") for amount in self.output_amounts],
+                input_amount=sum(proof.amount for proof in self.proofs),
+                fee_amount=self.fee_amount,
+                owner=self.owner,
+                lease_s=self.lease_s,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSwap(RowCommand[bool]):
+    """The mint signed: the inputs are spent, the outputs are the node's; False for a repeat."""
+
+    operation: Operation = field(repr=False)
+    proofs: Sequence[Proof] = field(repr=False)
+    ys: Sequence[str] = field(repr=False)
+
+    async def run(self, transaction: Transaction) -> bool:
+        """sent → done."""
+        if not await move_operation(transaction, self.operation.id, OperationState.DONE):
+            return False
+        await transaction.connection.execute(
+            update(PROOF)
+            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
+            .values(state="spent")
+        )
+        await store_proofs(transaction, self.operation, self.proofs, self.ys, withdrawal_id=None)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailSwap(RowCommand[bool]):
+    """A definite no of the mint: the coins are what they were before; False for a repeat."""
+
+    operation: Operation = field(repr=False)
+    code: str
+
+    async def run(self, transaction: Transaction) -> bool:
+        """sent → failed, reserved → unspent or locked."""
+        failing = self.operation
+        if not await move_operation(
+            transaction,
+            failing.id,
+            OperationState.FAILED,
+            code=self.code,
+            owner=failing.lease_owner,
+        ):
+            return False
+        await transaction.connection.execute(
+            update(PROOF)
+            .where(PROOF.c.operation_id == failing.id, PROOF.c.state == "reserved")
+            .values(state=FROM_STATE.get(failing.kind, "unspent"), operation_id=None)
+        )
+        return True
