@@ -18,7 +18,7 @@ Row = tuple[str, str]
 
 def table(text: str) -> list[tuple[str, str, str]]:
     """Name, default and meaning of each setting in the table."""
-    return re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.+) \|$", text, re.MULTILINE)
+    return re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.+) \|$", text, re.MULTILINE)
 
 
 def shown(default: object) -> str:

@@ -55,10 +55,6 @@ DAMAGES = {
         "UPDATE mint_output SET b_ = b_ || 'x' WHERE operation_id = :id",
         "UPDATE mint_output SET b_ = substr(b_, 1, 66) WHERE operation_id = :id",
     ),
-    "its owner": (
-        "UPDATE mint_operation SET deposit_id = NULL WHERE id = :id",
-        "UPDATE mint_operation SET deposit_id = :deposit_id WHERE id = :id",
-    ),
 }
 
 
