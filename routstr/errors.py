@@ -22,6 +22,7 @@ class RoutstrError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     code: ClassVar[str] = "internal_error"
+    retry_after_default_s: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class RoutstrError(Exception):
         self.message = message or (type(self).__doc__ or "").strip().partition("\n")[0]
         self.param = param
         self.details = dict(details or {})
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.retry_after_default_s if retry_after_s is None else retry_after_s
         self._should_retry = should_retry
         self.headers = dict(headers or {})
         super().__init__(self.message)
@@ -81,6 +82,14 @@ class UnsupportedParameter(InvalidRequest):
     """A parameter could raise the cost and has no price here."""
 
     code = "unsupported_parameter"
+
+
+class InvalidInvoice(InvalidRequest):
+    """The Lightning invoice cannot be paid by this node."""
+
+
+class InvalidLightningAddress(InvalidRequest):
+    """The Lightning address does not exist, or cannot receive that amount."""
 
 
 class NoBalance(InvalidRequest):
@@ -344,16 +353,7 @@ class MintUnreachable(RoutstrError):
     """The mint cannot be reached. Nothing is lost: send the same token again later."""
 
     status, type, code = 503, "mint_unreachable", "cashu_mint_unreachable"
-
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        details: Mapping[str, Detail] | None = None,
-        retry_after_s: int | None = RETRY_AFTER_S,
-    ) -> None:
-        """Always say when to try again."""
-        super().__init__(message, details=details, retry_after_s=retry_after_s)
+    retry_after_default_s = RETRY_AFTER_S
 
 
 class MintRateLimited(MintUnreachable):
@@ -366,12 +366,7 @@ class ServiceUnavailable(RoutstrError):
     """The node cannot take this request now."""
 
     status, type, code = 503, "service_unavailable", "not_ready"
-
-    def __init__(
-        self, message: str | None = None, *, retry_after_s: int | None = RETRY_AFTER_S
-    ) -> None:
-        """Always say when to try again."""
-        super().__init__(message, retry_after_s=retry_after_s)
+    retry_after_default_s = RETRY_AFTER_S
 
 
 class Overloaded(ServiceUnavailable):
@@ -382,6 +377,10 @@ class Overloaded(ServiceUnavailable):
 
 class MintShort(ServiceUnavailable):
     """The node holds too little ecash of that mint just now. Nothing was debited."""
+
+
+class LightningAddressUnreachable(ServiceUnavailable):
+    """The Lightning address cannot be reached now. Nothing was debited."""
 
 
 class Paused(ServiceUnavailable):
