@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from routstr.core.bolt11 import INVOICE_CHARS_MAX
 from routstr.ecash.bdhke import is_point
 from routstr.ecash.errors import BadSignature
 from routstr.ecash.outputs import signatures_from_json
@@ -21,7 +22,6 @@ from routstr.ecash.proof import BlindSignature
 from routstr.gateways.mint_failure import MintUnknown
 
 QUOTE_ID_CHARS_MAX: Final = 256  # as a stock mint has it
-INVOICE_CHARS_MAX: Final = 4_096
 UNIT_CHARS_MAX: Final = 20
 PREIMAGE_CHARS_MAX: Final = 256
 AMOUNT_MAX: Final = 2**53
