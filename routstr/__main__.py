@@ -25,6 +25,7 @@ from routstr.flows.context import Context
 from routstr.ledger.audit import AuditReport, audit, report_json, report_rows
 from routstr.ledger.engine import lock_directory, sqlite_directories
 from routstr.log import configure
+from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
 
 STOP_MARGIN_S: Final = 5
 KEEP_ALIVE_S: Final = 75
@@ -61,7 +62,11 @@ def serve_app(app: FastAPI, settings: Settings) -> None:
 async def _serve(app: FastAPI, settings: Settings) -> None:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=bounded_head(
+            bytes_max=REQUEST_LINE_BYTES_MAX + settings.header_bytes_max,
+            lines_max=settings.header_lines_max,
+            timeout_s=settings.head_timeout_s,
+        ),
         ws="none",
         lifespan="off",
         access_log=False,

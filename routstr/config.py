@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     idempotency_key_chars_max: Positive = 255
     token_header_bytes_max: Positive = 16 * 1024
     token_body_bytes_max: Positive = 128 * 1024
+    head_timeout_s: Seconds = 10
     body_timeout_s: Seconds = 60
     stream_queue_chunks_max: Positive = 64
     stream_queue_bytes_max: Positive = 256 * 1024

@@ -195,7 +195,9 @@ def make_app(ctx: Context) -> FastAPI:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[int]:
+async def serving(
+    app: FastAPI, *, http: type[asyncio.Protocol] | str = "httptools"
+) -> AsyncIterator[int]:
     """A uvicorn in this process; yields its port."""
     started = asyncio.Event()
 
@@ -206,7 +208,13 @@ async def serving(app: FastAPI) -> AsyncIterator[int]:
 
     server = Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False
+            app,
+            host="127.0.0.1",
+            port=0,
+            http=http,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
         )
     )
     running = asyncio.create_task(server.serve())

@@ -1,0 +1,170 @@
+"""The bounds of a request's head, in bytes and in time, below the app (SR-11, SR-12).
+
+Uvicorn's protocol keeps what came of a head until it is whole, however long it gets and however
+long that takes, and it lets a client ask on and on before it was answered. Nobody has shown a key
+at that point, so every one of these waits has a bound here. Trailers (RFC 9112 §7.1.2) are heads
+in all but name: they are bounded alike, and then dropped, as nothing here has a use for them.
+"""
+
+import asyncio
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+URL_BYTES_MAX: Final = 65_535  # httptools refuses longer ones
+REQUEST_LINE_BYTES_MAX: Final = URL_BYTES_MAX + 1_024  # method, version, spaces, line ends
+
+PIECE_BYTES: Final = 16 * 1024  # how much is parsed between two looks at the count
+PIPELINED_MAX: Final = 16  # requests that wait behind the one being answered
+
+
+class Part(StrEnum):
+    """Which part of a message comes next."""
+
+    IDLE = "idle"  # none: the last message is whole
+    HEAD = "head"
+    BODY = "body"
+    TRAILER = "trailer"  # or a chunk's data, which the parser cannot tell apart in advance
+
+
+class TooEarly(Exception):
+    """Too many requests wait for their answers; raised to stop the parser."""
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol, which refuses a head that is too long, too slow, or too early.
+
+    A head may be `head_bytes_max` long, or a piece longer where it began in the middle of one.
+    """
+
+    head_bytes_max: ClassVar[int]
+    head_lines_max: ClassVar[int]
+    head_timeout_s: ClassVar[float]
+
+    _part: Part = Part.IDLE
+    _part_bytes: int = 0  # since the last message or head was whole; a body's do not count
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(  # type: ignore[override]  # as uvicorn has it
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Wait for the first head, but not for ever."""
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse piece by piece, until a head is found to be too long."""
+        start = 0
+        while start < len(data) and not self.transport.is_closing():
+            piece = data[start : start + self._room()]
+            start += len(piece)
+            self._parse(piece)
+        if self._is_answering() or self._part not in (Part.IDLE, Part.HEAD):
+            self._stop_head_timer()
+        else:
+            self._start_head_timer()
+
+    def _room(self) -> int:
+        if self._part is Part.BODY:
+            return PIECE_BYTES
+        return min(PIECE_BYTES, self.head_bytes_max - self._part_bytes)
+
+    def _parse(self, piece: bytes) -> None:
+        if self._part is not Part.BODY:
+            self._part_bytes += len(piece)
+        super().data_received(piece)
+        if self._part_bytes >= self.head_bytes_max and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer and close; only close where it would end up in another request's answer."""
+        if self._part in (Part.IDLE, Part.HEAD):
+            is_its_turn = not self._is_answering()
+        else:
+            is_its_turn = not self.pipeline and not self.cycle.response_started
+        if is_its_turn:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    # ── what the parser finds ─────────────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        """A request begins; what came before it in this piece counts as its own."""
+        self._part = Part.HEAD
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, and one too many, for which the middleware refuses; drop a trailer."""
+        if self._part is Part.HEAD and len(self.headers) <= self.head_lines_max:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if len(self.pipeline) >= PIPELINED_MAX:
+            raise TooEarly
+        super().on_headers_complete()
+        self._enter(Part.BODY)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins; the last one has trailers in the place of data."""
+        self._part = Part.TRAILER
+
+    def on_body(self, body: bytes) -> None:
+        """It has data."""
+        self._enter(Part.BODY)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._enter(Part.IDLE)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on as uvicorn does; for a head that had begun in the meantime, the time begins now."""
+        super().on_response_complete()
+        if self._part is Part.HEAD and not self._is_answering():
+            self._start_head_timer()
+
+    def _enter(self, part: Part) -> None:
+        self._part = part
+        self._part_bytes = 0
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def _is_answering(self) -> bool:
+        """Whether a request is being answered, or waits for that; then time is the app's affair."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _start_head_timer(self) -> None:
+        """From the first byte; the next ones give no more time."""
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def bounded_head(*, bytes_max: int, lines_max: int, timeout_s: float) -> type[BoundedHeadProtocol]:
+    """The protocol with these bounds, for uvicorn's `http`.
+
+    `bytes_max` counts the request line, too; of more than `lines_max` headers one is kept, so that
+    the middleware sees there are too many. A connection is closed `timeout_s` after it was made or
+    a head began, if that is not whole.
+    """
+
+    class Bounded(BoundedHeadProtocol):
+        head_bytes_max = bytes_max
+        head_lines_max = lines_max
+        head_timeout_s = timeout_s
+
+    return Bounded
