@@ -26,6 +26,7 @@ from routstr.flows.context import (
     Catalog,
     Context,
     EarlyLeaves,
+    Failpoint,
     Limits,
     MintShelf,
     NodeFacts,
@@ -51,6 +52,8 @@ from tests.harness.shop import CHAT_MODEL, Marks
 
 WAIT_S: Final = 10.0
 MASTER: Final = bytes(range(32))
+SEED: Final = bytes(64)
+UNSPARING: Final = LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000)
 
 # For a rule that no database has a part in, one engine is enough.
 ON_SQLITE: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -100,17 +103,7 @@ class Till:
 
     async def later(self, seconds: float) -> None:
         """Time passes: the clock goes on, or PostgreSQL, which has its own, is put back."""
-        if self.ctx.database.dialect == "sqlite":
-            self.clock.advance(seconds)
-            return
-        self.clock.advance(seconds, wall=False)
-        async with self.ctx.database.writer.begin() as connection:
-            for table, columns in WAITED_FOR.items():
-                moved = ", ".join(
-                    f"{each} = {each} - make_interval(secs => {seconds})" for each in columns
-                )
-                statement = f"UPDATE {table} SET {moved}"
-                await connection.execute(text(statement))
+        await pass_time(self.ctx, self.clock, seconds)
 
     async def resume(self) -> int:
         """Drive what is due now, and what is due as soon as its back-off is over."""
@@ -169,41 +162,79 @@ async def open_till(
     """`limits` are fields of `Limits` other than the settings' defaults."""
     clock, marks = MovableClock(), Marks()
     urls = (mint.url, *more_mints)
-    async with _parts(database_url, urls, clock) as parts:
+    async with open_context(database_url, urls, clock, owner=owner, failpoint=marks, **limits) as (
+        ctx,
+        ledger,
+    ):
+        till = Till(ctx=ctx, mint=mint, clock=clock, marks=marks, ledger=ledger)
+        yield till
+        await ctx.tasks.finish(WAIT_S)
+        if is_sound_at_end:
+            await till.assert_sound()
+
+
+@asynccontextmanager
+async def open_context(
+    database_url: str,
+    mint_urls: Sequence[str],
+    clock: MovableClock,
+    *,
+    owner: str = "one",
+    failpoint: Failpoint | None = None,
+    lanes: LaneLimits | None = None,
+    seed: bytes = SEED,
+    **limits: Any,
+) -> "AsyncIterator[tuple[Context, asyncio.Task[None]]]":
+    """A context at work on any mints, and its ledger; without `lanes` mints are never spared.
+
+    Two databases that deal with one mint need a `seed` each.
+    """
+    async with _parts(database_url, mint_urls, clock, lanes or UNSPARING, seed) as parts:
         ctx = Context(
             **parts,
             owner=owner,
             limits=replace(default_limits(), **limits),
-            facts=replace(FACTS, mints=urls),
-            failpoint=marks,
+            facts=replace(FACTS, mints=tuple(mint_urls)),
+            failpoint=failpoint or Marks(),
         )
-        running = asyncio.create_task(ctx.ledger.run())
-        till = Till(ctx=ctx, mint=mint, clock=clock, marks=marks, ledger=running)
+        ledger = asyncio.create_task(ctx.ledger.run())
         try:
-            yield till
-            await ctx.tasks.finish(WAIT_S)
-            if is_sound_at_end:
-                await till.assert_sound()
+            yield ctx, ledger
         finally:
             await ctx.tasks.finish(WAIT_S)
             ctx.ledger.stop()
-            await asyncio.wait([running])
+            await asyncio.wait([ledger])
+
+
+async def pass_time(ctx: Context, clock: MovableClock, seconds: float) -> None:
+    """The clock goes on, or PostgreSQL, which has its own, is put back."""
+    if ctx.database.dialect == "sqlite":
+        clock.advance(seconds)
+        return
+    clock.advance(seconds, wall=False)
+    async with ctx.database.writer.begin() as connection:
+        for table, columns in WAITED_FOR.items():
+            moved = ", ".join(
+                f"{each} = {each} - make_interval(secs => {seconds})" for each in columns
+            )
+            statement = f"UPDATE {table} SET {moved}"
+            await connection.execute(text(statement))
 
 
 @asynccontextmanager
 async def _parts(
-    database_url: str, mint_urls: Sequence[str], clock: MovableClock
+    database_url: str, mint_urls: Sequence[str], clock: MovableClock, lanes: LaneLimits, seed: bytes
 ) -> AsyncIterator[dict[str, Any]]:
     """What the composition root makes, by its name in the context."""
     database = open_database(database_url, PoolSettings(size=4, overflow=4))
     vault = Vault(MASTER, random_bytes=secrets.token_bytes)
-    wallet = Wallet(seed=bytes(64), vault=vault, new_id=_new_id)
+    wallet = Wallet(seed=seed, vault=vault, new_id=_new_id)
     upstream_url = "http://127.0.0.1:9/v1"  # nobody buys anything here
     async with (
         MintClient(
             mint_urls=mint_urls,
             clock=clock,
-            limits=LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000),
+            limits=lanes,
             allow_loopback_http=True,
             total_s=WAIT_S,
         ) as mints,
