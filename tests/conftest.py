@@ -13,7 +13,7 @@ pytest_plugins = [
 
 # Whoever asks for one of these fixtures carries the mark; nobody has to remember it.
 MARKS: Final = {
-    "real_mint": {"real_mint", "start_mint"},
+    "real_mint": {"real_mint", "start_mint", "fee_mint"},
     "postgres": {"postgres_server", "postgres_template", "postgres_url"},
 }
 

@@ -1,0 +1,215 @@
+"""A node, a customer and a real mint with the fault proxy between them, and the count of the money.
+
+    async with open_stand(database_url, mint, seed=1) as stand:
+        token = await stand.coin(16)        # the customer's; it names the proxy as its mint
+        with stand.hurried():               # the node soon gives up on a call
+            …
+        stand.proxy.heal()
+        await stand.drain()
+        assert (await stand.count()).lost_msat == 0
+
+The customer's wallet talks to the mint past the proxy: it is the node's recovery that is proved.
+"""
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import text
+
+from demo.mint import RealMint
+from demo.wallet import Wallet
+from routstr.ecash.keyset import fee
+from routstr.ecash.token import BODY_BYTES_MAX, decode_token
+from routstr.errors import RoutstrError
+from routstr.flows.audit import audit
+from routstr.flows.context import Context
+from routstr.flows.resume import resume
+from routstr.flows.withdraw import Wish, withdraw
+from routstr.gateways.mint_limits import LaneLimits
+from routstr.ledger.book import KeyRef
+from routstr.ledger.reads import find_key
+from tests.faults.proxy import FaultProxy
+from tests.harness.clock import MovableClock
+from tests.harness.till import open_context, pass_time
+
+MSAT: Final = 1_000  # in a sat
+FUNDS_SAT: Final = 2**16
+HURRIED_S: Final = 0.4
+DRAIN_MAX_S: Final = 60.0
+STEP_S: Final = 1.0
+# Often, but else as a node has them: they close after failures and pause when limited. No call
+# waits for such a pause, because the tests' clock stands still meanwhile.
+LANES: Final = LaneLimits(rate_per_minute=600_000, burst=10_000, wait_s=0.5)
+OPEN: Final = "SELECT state, last_code FROM mint_operation WHERE state NOT IN ('done', 'failed')"
+
+ResultT = TypeVar("ResultT")
+
+
+class StillOpen(Exception):
+    """Something is not whole although all has been healed for a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """The same money by three counts: the mint's, the customer's wallet, the node's books."""
+
+    outstanding_msat: int
+    wallet_msat: int
+    held_msat: int
+    owed_msat: int
+
+    @property
+    def lost_msat(self) -> int:
+        """What the mint owes to nobody; negative for coins that only one side believes in."""
+        return self.outstanding_msat - self.wallet_msat - self.held_msat
+
+    @property
+    def surplus_msat(self) -> int:
+        """What the node holds and owes to nobody."""
+        return self.held_msat - self.owed_msat
+
+
+@dataclass(slots=True, kw_only=True)
+class Stand:
+    """One node and one customer; `base_msat` is what others hold of the mint's money."""
+
+    ctx: Context
+    clock: MovableClock
+    mint: RealMint
+    proxy: FaultProxy
+    wallet: Wallet
+    base_msat: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    # ── the customer ──────────────────────────────────────────────────────────────────────────
+
+    async def coin(self, amount_sat: int) -> str:
+        """A token of as few coins as can be."""
+        proofs = await self.wallet._change(amount_sat)
+        return self.wallet._token(proofs)
+
+    def net_msat(self, token: str) -> int:
+        """What a token is worth to whoever redeems it (NUT-02)."""
+        proofs = decode_token(token, bytes_max=BODY_BYTES_MAX).proofs
+        face_sat = sum(proof.amount for proof in proofs)
+        return (face_sat - fee([self.mint.fee_ppk] * len(proofs))) * MSAT
+
+    async def claim(self, token: str | None) -> int:
+        """Redeem a withdrawn token at the mint; its face value in msat."""
+        assert token is not None
+        await self.wallet.receive(token)
+        return decode_token(token, bytes_max=BODY_BYTES_MAX).amount * MSAT
+
+    async def empty(self, key_id: str) -> None:
+        """Take out and redeem all that a key has."""
+        view = await self.repeated(lambda: withdraw(self.ctx, KeyRef(id=key_id), Wish()))
+        await self.claim(view.token)
+
+    async def balance_msat(self, key_id: str) -> int:
+        async with self.ctx.database.reading() as connection:
+            view = await find_key(connection, KeyRef(id=key_id))
+        assert view is not None
+        return view.balance_msat
+
+    async def repeated(self, request: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """The answer, asked for again while the node says that this helps. Raises StillOpen."""
+        until_s = self.clock.monotonic() + DRAIN_MAX_S
+        while True:
+            try:
+                return await request()
+            except RoutstrError as error:
+                wait_s = error.retry_after_s
+                if wait_s is None or self.clock.monotonic() + wait_s > until_s:
+                    raise StillOpen(f"the repeat was answered with {error.code}") from error
+            await self.later(wait_s)
+            await resume(self.ctx)
+
+    # ── the node ──────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Inside, the node waits but a moment for its mint, so that silence costs no time."""
+        mints = self.ctx.mints
+        patient_s = mints._total_s
+        mints._total_s = HURRIED_S
+        try:
+            yield
+        finally:
+            mints._total_s = patient_s
+
+    async def later(self, seconds: float) -> None:
+        """Time passes."""
+        await pass_time(self.ctx, self.clock, seconds)
+
+    async def drain(self) -> None:
+        """Let the node end alone what is open. Raises StillOpen after a minute."""
+        until_s = self.clock.monotonic() + DRAIN_MAX_S
+        await self.proxy.quiet()
+        while still_open := await self.rows(OPEN):
+            if self.clock.monotonic() > until_s:
+                raise StillOpen(f"operations stay open: {still_open}")
+            await self.later(STEP_S)
+            await resume(self.ctx)
+
+    # ── the books ─────────────────────────────────────────────────────────────────────────────
+
+    async def value(self, sql: str, **values: object) -> Any:
+        """One value of a query."""
+        async with self.ctx.database.reading() as connection:
+            return (await connection.execute(text(sql), values)).scalar()
+
+    async def rows(self, sql: str) -> list[tuple[object, ...]]:
+        """The rows of a query."""
+        async with self.ctx.database.reading() as connection:
+            return [tuple(row) for row in await connection.execute(text(sql))]
+
+    async def count(self) -> Count:
+        """Count the money, and note as problems what an audit, full and deep, finds."""
+        report = await audit(self.ctx, full=True, deep=True)
+        if not report.ok or any(each.silent for each in report.mints):
+            broken = [each.name for each in report.invariants if each.breaches]
+            self.problems.append(f"the audit finds {broken} {report.mints}")
+        totals = report.totals
+        return Count(
+            outstanding_msat=outstanding_sat(self.mint) * MSAT - self.base_msat,
+            wallet_msat=self.wallet.balance * MSAT,
+            held_msat=totals.held_msat,
+            owed_msat=totals.balances_msat + totals.pending_withdrawals_msat,
+        )
+
+
+@asynccontextmanager
+async def open_stand(database_url: str, mint: RealMint, *, seed: int = 0) -> AsyncIterator[Stand]:
+    """On a migrated, empty database; nobody else may use the mint at the same time."""
+    base_msat = outstanding_sat(mint) * MSAT
+    clock = MovableClock()
+    async with (
+        FaultProxy(mint.url, seed=seed) as proxy,
+        Wallet(mint.url, seed=secrets.token_bytes(64)) as wallet,
+        open_context(
+            database_url,
+            [proxy.url],
+            clock,
+            lanes=LANES,
+            seed=secrets.token_bytes(64),
+            keyset_refresh_s=30,
+            operation_wait_s=0.5,
+        ) as (ctx, _),
+    ):
+        await wallet.mint(FUNDS_SAT)
+        wallet.mint_url = proxy.url  # in its tokens; its own calls go to the mint
+        yield Stand(
+            ctx=ctx, clock=clock, mint=mint, proxy=proxy, wallet=wallet, base_msat=base_msat
+        )
+
+
+def outstanding_sat(mint: RealMint) -> int:
+    """What the mint signed and was not given back, by its own books."""
+    path = mint.directory / "mint" / "mint.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as books:
+        return int(books.execute("SELECT coalesce(sum(balance), 0) FROM balance").fetchone()[0])

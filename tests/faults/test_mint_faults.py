@@ -1,0 +1,73 @@
+"""Whatever befalls the calls to a mint: nothing lost, one credit, at rest within a minute (T-8).
+
+A part of the matrix: every fault at the endpoints that decide about money, the flows and the
+engines by turns. The whole is `cases()`.
+"""
+
+from typing import Final
+
+import pytest
+
+from demo.mint import RealMint
+from tests.faults.flows import (
+    INFO,
+    KEYS,
+    KEYSETS,
+    RESTORE,
+    STATES,
+    SWAP,
+    Create,
+    Flow,
+    RecoverSigned,
+    RecoverUnsent,
+    TopUp,
+    WithdrawAll,
+    WithdrawBySwap,
+)
+from tests.faults.matrix import Case, cases, run_matrix
+from tests.faults.proxy import Fault
+from tests.faults.stand import open_stand
+
+# By what they break: where, and which flows take turns.
+PARTS: Final[dict[str, tuple[str, tuple[type[Flow], ...]]]] = {
+    "deposits": (SWAP, (Create, TopUp, RecoverUnsent)),
+    "withdrawals": (SWAP, (WithdrawBySwap,)),
+    "restore": (RESTORE, (WithdrawBySwap, Create, RecoverSigned, TopUp)),
+    "states": (STATES, (Create, WithdrawBySwap, RecoverUnsent, WithdrawAll)),
+}
+ENGINES: Final = ("sqlite", "postgres")
+
+
+def part(name: str, engine: str) -> list[Case]:
+    """Each fault once, on one of the engines; lasting by turns too."""
+    endpoint, flows = PARTS[name]
+    return [
+        Case(
+            flow=flows[number % len(flows)],
+            endpoint=endpoint,
+            fault=fault,
+            is_lasting=number // 2 % 2 == 1,
+        )
+        for number, fault in enumerate(Fault)
+        if number % 2 == ENGINES.index(engine)
+    ]
+
+
+@pytest.mark.parametrize("name", PARTS)
+async def test_no_fault_costs_anybody_anything(
+    database_url: str, fee_mint: RealMint, name: str
+) -> None:
+    engine = "sqlite" if database_url.startswith("sqlite") else "postgres"
+    async with open_stand(database_url, fee_mint) as stand:
+        rows = await run_matrix(stand, part(name, engine))
+    assert [str(row) for row in rows if not row.ok] == []
+
+
+async def test_what_a_mint_says_of_itself_is_broken_too(
+    sqlite_url: str, fee_mint: RealMint
+) -> None:
+    faults = (Fault.PROCESSED_THEN_LOST, Fault.CORRUPT)
+    wanted = cases(flows=[Create], endpoints=[INFO, KEYSETS, KEYS], faults=faults)
+    async with open_stand(sqlite_url, fee_mint) as stand:
+        rows = await run_matrix(stand, [case for case in wanted if case.is_lasting])
+    assert [str(row) for row in rows if not row.ok] == []
