@@ -115,6 +115,7 @@ class Seen:
 class FaultProxy:
     """The server on a free port of 127.0.0.1; `url` is the mint's, as the node knows it.
 
+    A call that meets silence is cut after `silence_s`, if that is not left to the client.
     `outgoing_host` is the address its own calls come from: nutshell never limits 127.0.0.1, so a
     proof of rate limits takes 127.0.0.2.
     """
@@ -126,6 +127,7 @@ class FaultProxy:
         seed: int = 0,
         outgoing_host: str = "127.0.0.1",
         delay_s: float = 0.05,
+        silence_s: float | None = None,
         retry_after_s: int = 30,
     ) -> None:
         self.rules: list[Rule] = []
@@ -138,6 +140,7 @@ class FaultProxy:
         self._random = random.Random(seed)
         self._outgoing_host = outgoing_host
         self._delay_s = delay_s
+        self._silence_s = silence_s
         self._retry_after_s = retry_after_s
         self._healed = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -244,6 +247,11 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        healed = self._healed
+        if fault is Fault.LATE:
+            await self._silence(healed, reader)
+            writer.close()
+            await healed.wait()
         answer = await self._outcome(request, fault)
         if answer is None:
             return
@@ -257,7 +265,7 @@ class FaultProxy:
                 writer.write(answer.head + answer.body[: len(answer.body) // 2])
             case Fault.STALL:
                 writer.write(answer.head)
-                await self._until_healed_or_left(reader)
+                await self._silence(healed, reader)
             case Fault.SLICES:
                 whole = answer.head + answer.body
                 for index in range(len(whole)):
@@ -273,8 +281,6 @@ class FaultProxy:
             return None
         if fault is Fault.DELAY:
             await asyncio.sleep(self._random.uniform(0, self._delay_s))
-        if fault is Fault.LATE:
-            await self._healed.wait()
         instead = self._instead(fault)
         if instead is not None:
             return instead
@@ -324,13 +330,11 @@ class FaultProxy:
         changed = body[index] ^ 1 << self._random.randrange(7)
         return body[:index] + bytes([changed]) + body[index + 1 :]
 
-    async def _until_healed_or_left(self, reader: asyncio.StreamReader) -> None:
-        waits = [
-            asyncio.ensure_future(self._healed.wait()),
-            asyncio.ensure_future(reader.read(1)),
-        ]
+    async def _silence(self, healed: asyncio.Event, reader: asyncio.StreamReader) -> None:
+        """Until all is healed, the client leaves, or it has been long enough."""
+        waits = [asyncio.ensure_future(healed.wait()), asyncio.ensure_future(reader.read(1))]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=self._silence_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()

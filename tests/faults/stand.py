@@ -2,8 +2,8 @@
 
     async with open_stand(database_url, mint, seed=1) as stand:
         token = await stand.coin(16)        # the customer's; it names the proxy as its mint
-        with stand.hurried():               # the node soon gives up on a call
-            …
+        stand.proxy.inject("POST /v1/swap", Fault.STALL)
+        …
         stand.proxy.heal()
         await stand.drain()
         assert (await stand.count()).lost_msat == 0
@@ -14,8 +14,8 @@ The customer's wallet talks to the mint past the proxy: it is the node's recover
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -39,7 +39,7 @@ from tests.harness.till import open_context, pass_time
 
 MSAT: Final = 1_000  # in a sat
 FUNDS_SAT: Final = 2**16
-HURRIED_S: Final = 0.4
+SILENCE_S: Final = 0.2  # then a call that meets silence is cut, so that none waits long
 DRAIN_MAX_S: Final = 60.0
 STEP_S: Final = 1.0
 # Often, but else as a node has them: they close after failures and pause when limited. No call
@@ -131,17 +131,6 @@ class Stand:
 
     # ── the node ──────────────────────────────────────────────────────────────────────────────
 
-    @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """Inside, the node waits but a moment for its mint, so that silence costs no time."""
-        mints = self.ctx.mints
-        patient_s = mints._total_s
-        mints._total_s = HURRIED_S
-        try:
-            yield
-        finally:
-            mints._total_s = patient_s
-
     async def later(self, seconds: float) -> None:
         """Time passes."""
         await pass_time(self.ctx, self.clock, seconds)
@@ -189,7 +178,7 @@ async def open_stand(database_url: str, mint: RealMint, *, seed: int = 0) -> Asy
     base_msat = outstanding_sat(mint) * MSAT
     clock = MovableClock()
     async with (
-        FaultProxy(mint.url, seed=seed) as proxy,
+        FaultProxy(mint.url, seed=seed, silence_s=SILENCE_S) as proxy,
         Wallet(mint.url, seed=secrets.token_bytes(64)) as wallet,
         open_context(
             database_url,
