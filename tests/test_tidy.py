@@ -224,8 +224,8 @@ def test_prose_names_no_machine() -> None:
     assert complaints(names_a_machine, prose) == []
 
 
-# The protocol is built and proved as a whole; these serve locked payments and requests to pay.
-AHEAD_OF_USE = {"routstr.ecash.p2pk", "routstr.ecash.request"}
+# Built and proved ahead of the flows: locked payments, requests to pay, paying an address.
+AHEAD_OF_USE = {"routstr.ecash.p2pk", "routstr.ecash.request", "routstr.gateways.lnurl"}
 
 
 def test_every_module_is_used() -> None:

@@ -16,10 +16,10 @@ from routstr.gateways.upstream_failure import (
     UpstreamSlow,
 )
 from routstr.log import Secret
+from tests.fakes.tls import self_signed
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import Fault, Gate, Script, failure
 from tests.gateways.asking import HASTY, KEY, ask, drain
-from tests.gateways.tls import self_signed
 
 # ── what passes ───────────────────────────────────────────────────────────────────────────────
 
