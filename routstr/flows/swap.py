@@ -2,11 +2,12 @@
 
 Algorithm A, steps 3 to 5. What is true if the process dies: before `sent` is committed nothing was
 posted; after it the mint may have signed, so nothing is concluded from silence. The next owner of
-the operation restores (NUT-09), asks for the inputs' state (NUT-07), and only then may post the
-same bytes again; another body is never posted for the same operation.
+the operation restores (NUT-09), asks for the states of inputs and outputs (NUT-07), and only then
+credits what was signed, or posts the same bytes again; another body is never posted for the same
+operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -115,14 +116,17 @@ async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | No
     priority = Priority.FLOAT if is_watched else Priority.RECOVERY
     try:
         found = await _restore(ctx, operation, priority)
-        if isinstance(found, Signed | Doubtful):
+        if isinstance(found, Doubtful):
             return found
         ys = _input_ys(operation)
-        states = await ctx.mints.check_state(operation.mint_url, ys, priority=priority)
+        new_ys = found.ys if found is not None else ()
+        states = await ctx.mints.check_state(operation.mint_url, [*ys, *new_ys], priority=priority)
     except (MintUnknown, MintRefused, UntrustedMint) as error:
         return Unknown(cause=error)
     except (MintMisbehaved, BadSignature) as error:
         return Doubtful(reason=str(error))
+    if found is not None:
+        return _confirmed(found, {states[y] for y in ys}, {states[y] for y in new_ys})
     if ProofState.SPENT in states.values():
         return SpentElsewhere()
     if ProofState.PENDING in states.values():
@@ -135,6 +139,21 @@ async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | No
     if isinstance(answer, MintRefused) and answer.refusal.is_safe:
         return _refused_again(operation, answer)
     return Unknown(cause=answer)
+
+
+def _confirmed(
+    found: Signed, inputs: Set[ProofState], outputs: Set[ProofState]
+) -> Signed | Waiting | Doubtful:
+    """What was restored, if it is what the inputs were swapped for.
+
+    Counters of the past, from an old copy of the database, make outputs that the mint signed in
+    another life: its signatures say nothing of these inputs, and the coins may long be spent.
+    """
+    if ProofState.PENDING in inputs:
+        return Waiting()
+    if inputs == {ProofState.SPENT} and outputs == {ProofState.UNSPENT}:
+        return found
+    return Doubtful(reason="the mint signed these outputs for something else")
 
 
 def _refused_again(operation: Operation, answer: MintRefused) -> Refused | Stale | Doubtful:
