@@ -38,7 +38,7 @@ STATES: Final = "POST /v1/checkstate"
 
 Primers = Mapping[str, tuple[str, Fault]]
 
-# Nobody restores before an answer was lost, nor asks for states before nothing was restored.
+# Nobody restores before an answer was lost, nor asks for states before that.
 SWAP_PRIMERS: Final[Primers] = {
     RESTORE: (SWAP, Fault.PROCESSED_THEN_LOST),
     STATES: (SWAP, Fault.DROP),
@@ -163,7 +163,7 @@ class RecoverSigned(RecoverUnsent):
     """The job that ends a deposit whose swap was signed and never answered."""
 
     name: str = "recover, signed"
-    endpoints: Sequence[str] = (RESTORE,)
+    endpoints: Sequence[str] = (RESTORE, STATES)
     lost: Fault = Fault.PROCESSED_THEN_LOST
 
 

@@ -33,7 +33,7 @@ PARTS: Final[dict[str, tuple[str, tuple[type[Flow], ...]]]] = {
     "deposits": (SWAP, (Create, TopUp, RecoverUnsent)),
     "withdrawals": (SWAP, (WithdrawBySwap,)),
     "restore": (RESTORE, (WithdrawBySwap, Create, RecoverSigned, TopUp)),
-    "states": (STATES, (Create, WithdrawBySwap, RecoverUnsent, WithdrawAll)),
+    "states": (STATES, (Create, RecoverSigned, WithdrawBySwap, WithdrawAll, RecoverUnsent)),
 }
 ENGINES: Final = ("sqlite", "postgres")
 
