@@ -341,6 +341,7 @@ def _periods(settings: Settings) -> Periods:
         audit_s=settings.audit_every_s,
         prune_s=settings.prune_every_s,
         renew_s=settings.hold_renew_s,
+        reconcile_s=settings.reconcile_every_s,
     )
 
 

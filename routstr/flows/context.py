@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from routstr.core.pricing import Model
+from routstr.ecash.amounts import FloatGoal
 from routstr.errors import InvalidModel, RateLimited, RoutstrError, ServiceUnavailable
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
@@ -74,6 +75,14 @@ class Limits:
     payout_keep_sats: int
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
+
+    def float_goal(self, denominations: Iterable[int]) -> FloatGoal:
+        """The change float to keep on a keyset of those denominations."""
+        return FloatGoal(
+            denominations=tuple(sorted(denominations)),
+            coins=self.float_coins,
+            coin_max=self.float_coin_max,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ from routstr.flows.swap import (
     Waiting,
     postpone,
     run_swap,
+    watched_enough,
 )
 from routstr.flows.tokens import Checked, check_token, read_token
 from routstr.gateways.mint_limits import Priority
@@ -192,18 +193,13 @@ async def drive_deposit(
                 FailDeposit(operation=operation, code=str(code), error_code=error.code)
             )
             raise error
-    if isinstance(outcome, SpentElsewhere | Doubtful) and _watched_enough(ctx, operation):
+    if isinstance(outcome, SpentElsewhere | Doubtful) and watched_enough(ctx, operation):
         await ctx.ledger.submit(
             FailDeposit(operation=operation, code="watched", error_code=TokenAlreadySpent.code)
         )
         raise TokenAlreadySpent
     await postpone(ctx, operation, outcome)
     raise _while_open(outcome, operation)
-
-
-def _watched_enough(ctx: Context, operation: Operation) -> bool:
-    """Whether the mint has denied our outputs for the whole watch: then they were never signed."""
-    return operation.watch_until is not None and ctx.clock.now() >= operation.watch_until
 
 
 def _while_open(outcome: Open, operation: Operation) -> RoutstrError:

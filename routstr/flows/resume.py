@@ -14,6 +14,7 @@ from routstr.errors import RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.deposit import drive_deposit
 from routstr.flows.own_swap import drive_own_swap
+from routstr.flows.reclaim import drive_reclaim
 from routstr.flows.withdraw import drive_withdrawal
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.leases import Claim
@@ -65,7 +66,10 @@ async def drive(ctx: Context, operation: Operation) -> None:
         elif operation.withdrawal_id is not None:
             async with ctx.database.reading() as connection:
                 payee = await withdrawal_owner(connection, operation.withdrawal_id)
-            await drive_withdrawal(ctx, operation, payee)
+            if operation.kind == "receive":
+                await drive_reclaim(ctx, operation, payee)
+            else:
+                await drive_withdrawal(ctx, operation, payee)
         else:
             await drive_own_swap(ctx, operation, priority=Priority.RECOVERY)
     except RoutstrError as error:

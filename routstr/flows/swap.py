@@ -7,6 +7,7 @@ credits what was signed, or posts the same bytes again; another body is never po
 operation.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -39,6 +40,7 @@ BACKOFF_MAX_S: Final = 30.0
 WATCH_FIRST_S: Final = 2.0
 WATCH_MAX_S: Final = 3600.0  # spent tokens cost nothing to bring, so nearly nothing to watch
 STALE_AGAIN_S: Final = 60.0
+UNBLIND_INLINE_MAX: Final = 32  # half a millisecond each; more than these go to a thread
 SPENT: Final = "spent"
 STALE: Final = "stale"
 DOUBTFUL: Final = "doubtful"
@@ -62,7 +64,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpentElsewhere:
-    """The inputs are spent and our outputs were not signed, as far as the mint tells."""
+    """The inputs are spent and our outputs were not signed, as far as the mint tells.
+
+    Definite when it refused our only POST for that, or, a while later, calls some inputs unspent:
+    a swap takes all of them or none.
+    """
+
+    is_definite: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +136,9 @@ async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | No
     if found is not None:
         return _confirmed(found, {states[y] for y in ys}, {states[y] for y in new_ys})
     if ProofState.SPENT in states.values():
-        return SpentElsewhere()
+        was_told = refusal is not None and refusal.refusal is Refusal.SPENT
+        is_mixed = ProofState.UNSPENT in states.values()
+        return SpentElsewhere(is_definite=was_told or (is_watched and is_mixed))
     if ProofState.PENDING in states.values():
         return Waiting()
     if refusal is not None and refusal.refusal.is_safe:
@@ -201,13 +211,24 @@ async def _unblind(
     ctx: Context, operation: Operation, signatures: Sequence[BlindSignature]
 ) -> Signed:
     keyset = await shown_keyset(ctx, operation.mint_url, operation.outputs[0].keyset_id)
-    proofs = unblind_all(operation.outputs, signatures, keyset, require_dleq=True)
-    return Signed(proofs=proofs, ys=tuple(y_of(proof.secret) for proof in proofs))
+
+    def signed() -> Signed:
+        proofs = unblind_all(operation.outputs, signatures, keyset, require_dleq=True)
+        return Signed(proofs=proofs, ys=tuple(y_of(proof.secret) for proof in proofs))
+
+    if len(signatures) <= UNBLIND_INLINE_MAX:
+        return signed()
+    return await asyncio.to_thread(signed)
 
 
 def _input_ys(operation: Operation) -> list[str]:
     proofs: list[dict[str, str]] = orjson.loads(operation.body)["inputs"]
     return [y_of(proof["secret"]) for proof in proofs]
+
+
+def watched_enough(ctx: Context, operation: Operation) -> bool:
+    """Whether the mint has denied our outputs for the whole watch: then they were never signed."""
+    return operation.watch_until is not None and ctx.clock.now() >= operation.watch_until
 
 
 async def postpone(ctx: Context, operation: Operation, outcome: Open) -> None:

@@ -7,11 +7,13 @@ from typing import Final
 from routstr.flows.audit import audit
 from routstr.flows.context import Context
 from routstr.flows.expire import expire, prune
+from routstr.flows.reconcile import RECONCILE_JOB, reconcile
 from routstr.flows.renew import renew
 from routstr.flows.resume import resume
 
 Result = Mapping[str, object]
 AUDIT_LEASE_S: Final = 300.0
+RECONCILE_LEASE_S: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Periods:
     audit_s: float
     prune_s: float
     renew_s: float
+    reconcile_s: float
 
 
 def jobs(periods: Periods) -> tuple[Job, ...]:
@@ -48,6 +51,12 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
+        Job(
+            name=RECONCILE_JOB,
+            every_s=periods.reconcile_s,
+            run=reconcile,
+            lease_s=RECONCILE_LEASE_S,
+        ),
     )
 
 

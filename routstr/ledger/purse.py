@@ -30,6 +30,17 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """Proofs of one token that was given out, and what swapping them costs (NUT-02)."""
+
+    mint_id: str
+    unit: str
+    proofs: tuple[Proof, ...] = field(repr=False)
+    amount: int
+    fee_amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coin:
     """One row of `proof` as drawn."""
 
@@ -99,6 +110,35 @@ async def draw_these(transaction: Transaction, ys: Sequence[str], *, state: str)
     return Drawn(
         proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
         ys=tuple(coin.y for coin in coins),
+        amount=sum(coin.amount for coin in coins),
+        fee_amount=fee(coin.input_fee_ppk for coin in coins),
+    )
+
+
+async def open_issued(transaction: Transaction, withdrawal_id: str, ys: Sequence[str]) -> Issued:
+    """Those proofs of a token that was given out. Raises MintShort if one is not, or not any more.
+
+    They stay what they are; nobody but the mint can say who spends them.
+    """
+    rows = (
+        await transaction.connection.execute(
+            select(PROOF, KEYSET.c.input_fee_ppk, KEYSET.c.mint_id, KEYSET.c.unit)
+            .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+            .where(
+                PROOF.c.y.in_(list(ys)),
+                PROOF.c.withdrawal_id == withdrawal_id,
+                PROOF.c.state == "issued",
+            )
+            .order_by(PROOF.c.y)
+        )
+    ).all()
+    if not rows or len(rows) != len(ys):
+        raise MintShort("This token was claimed or taken back meanwhile.")
+    coins = [_coin(row) for row in rows]
+    return Issued(
+        mint_id=rows[0].mint_id,
+        unit=rows[0].unit,
+        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
         amount=sum(coin.amount for coin in coins),
         fee_amount=fee(coin.input_fee_ppk for coin in coins),
     )

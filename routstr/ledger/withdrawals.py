@@ -112,7 +112,11 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         row = (
             await transaction.connection.execute(
                 select(WITHDRAWAL, OPERATION.c.id.label("swap_id"), OPERATION.c.state)
-                .outerjoin(OPERATION, OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
+                .outerjoin(
+                    OPERATION,
+                    (OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
+                    & (OPERATION.c.kind != "receive"),  # one of these takes the token back
+                )
                 .where(WITHDRAWAL.c.api_key_id == account.id, wanted)
                 .order_by(OPERATION.c.created_at)
             )

@@ -64,6 +64,7 @@ WAITED_FOR: Final = {
     "reservation": ("deadline",),
     "deposit": ("created_at", "credited_at"),
     "apikey": ("first_used_at", "expires_at"),
+    "withdrawal": ("completed_at",),
     "job_run": ("lease_until", "next_run_at"),
 }
 
