@@ -41,7 +41,8 @@ MSAT: Final = 1_000  # in a sat
 FUNDS_SAT: Final = 2**16
 SILENCE_S: Final = 0.2  # then a call that meets silence is cut, so that none waits long
 DRAIN_MAX_S: Final = 60.0
-STEP_S: Final = 1.0
+STEP_S: Final = 1.0  # at first; each look is twice as far from the last one, up to
+STEP_MAX_S: Final = 8.0
 # Often, but else as a node has them: they close after failures and pause when limited. No call
 # waits for such a pause, because the tests' clock stands still meanwhile.
 LANES: Final = LaneLimits(rate_per_minute=600_000, burst=10_000, wait_s=0.5)
@@ -76,7 +77,10 @@ class Count:
 
 @dataclass(slots=True, kw_only=True)
 class Stand:
-    """One node and one customer; `base_msat` is what others hold of the mint's money."""
+    """One node and one customer.
+
+    `base_msat` is what others hold of the mint's money, `counted` the last count.
+    """
 
     ctx: Context
     clock: MovableClock
@@ -85,6 +89,7 @@ class Stand:
     wallet: Wallet
     base_msat: int = 0
     problems: list[str] = field(default_factory=list)
+    counted: Count | None = None
 
     # ── the customer ──────────────────────────────────────────────────────────────────────────
 
@@ -137,13 +142,14 @@ class Stand:
 
     async def drain(self) -> None:
         """Let the node end alone what is open. Raises StillOpen after a minute."""
-        until_s = self.clock.monotonic() + DRAIN_MAX_S
+        until_s, step_s = self.clock.monotonic() + DRAIN_MAX_S, STEP_S
         await self.proxy.quiet()
         while still_open := await self.rows(OPEN):
             if self.clock.monotonic() > until_s:
                 raise StillOpen(f"operations stay open: {still_open}")
-            await self.later(STEP_S)
+            await self.later(step_s)
             await resume(self.ctx)
+            step_s = min(2 * step_s, STEP_MAX_S)
 
     # ── the books ─────────────────────────────────────────────────────────────────────────────
 
@@ -164,12 +170,13 @@ class Stand:
             broken = [each.name for each in report.invariants if each.breaches]
             self.problems.append(f"the audit finds {broken} {report.mints}")
         totals = report.totals
-        return Count(
+        self.counted = Count(
             outstanding_msat=outstanding_sat(self.mint) * MSAT - self.base_msat,
             wallet_msat=self.wallet.balance * MSAT,
             held_msat=totals.held_msat,
             owed_msat=totals.balances_msat + totals.pending_withdrawals_msat,
         )
+        return self.counted
 
 
 @asynccontextmanager
