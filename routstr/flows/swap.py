@@ -5,10 +5,12 @@ posted; after it the mint may have signed, so nothing is concluded from silence.
 the operation restores (NUT-09), asks for the states of inputs and outputs (NUT-07), and only then
 credits what was signed, or posts the same bytes again; another body is never posted for the same
 operation.
+
+Whatever else has all its outputs signed goes the same way, with a `Call` of its own.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,52 +105,112 @@ Open = SpentElsewhere | Waiting | Doubtful | Stale | Unknown
 SwapOutcome = Signed | Refused | Open
 
 
+Post = Callable[[Context, Operation, Priority], Awaitable[Sequence[BlindSignature]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known after a restore: `found` what the mint remembers, `refusal` the answer to the
+    only POST, if that was one."""
+
+    operation: Operation
+    found: Signed | None
+    refusal: MintRefused | None
+    priority: Priority
+
+
+Judge = Callable[[Context, Evidence], Awaitable[Signed | Open | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """How a kind of operation is posted, and what to ask when it is not known how that went.
+
+    `judge` asks the mint and says what the evidence comes to; None if nothing has happened, so
+    that the same bytes may be posted again. It may raise what the client of the mints raises.
+    `name` is that of the failpoints.
+    """
+
+    name: str
+    post: Post
+    judge: Judge
+
+
 async def run_swap(ctx: Context, operation: Operation, priority: Priority) -> SwapOutcome:
-    """Drive the operation as far as the mint's answers allow; the caller holds its lease."""
+    """Drive a swap as far as the mint's answers allow; the caller holds its lease."""
+    return await run_call(ctx, operation, priority, SWAP)
+
+
+async def run_call(
+    ctx: Context, operation: Operation, priority: Priority, call: Call
+) -> SwapOutcome:
+    """Drive an operation that ends with all its outputs signed; the caller holds its lease."""
     refusal: MintRefused | None = None
     if operation.state == OperationState.PREPARED:
-        ctx.failpoint("swap.prepared")
+        ctx.failpoint(f"{call.name}.prepared")
         await ctx.ledger.submit(MarkSent(operation_id=operation.id))
-        ctx.failpoint("swap.sent")
-        answer = await _post(ctx, operation, priority)
-        ctx.failpoint("swap.answered")
+        ctx.failpoint(f"{call.name}.sent")
+        answer = await _post(ctx, operation, priority, call)
+        ctx.failpoint(f"{call.name}.answered")
         if isinstance(answer, Signed):
             return answer
         refusal = answer if isinstance(answer, MintRefused) else None
-    return await _examine(ctx, operation, refusal)
+    return await _examine(ctx, operation, refusal, call)
 
 
-async def _examine(ctx: Context, operation: Operation, refusal: MintRefused | None) -> SwapOutcome:
-    """Ask what happened: NUT-09, NUT-07, and only when nothing did, the same bytes again."""
+async def _examine(
+    ctx: Context, operation: Operation, refusal: MintRefused | None, call: Call
+) -> SwapOutcome:
+    """Ask what happened: NUT-09, `call.judge`, and only when nothing did, the same bytes again."""
     is_watched = operation.state is OperationState.WATCH
     priority = Priority.FLOAT if is_watched else Priority.RECOVERY
     try:
         found = await _restore(ctx, operation, priority)
         if isinstance(found, Doubtful):
             return found
-        ys = _input_ys(operation)
-        new_ys = found.ys if found is not None else ()
-        states = await ctx.mints.check_state(operation.mint_url, [*ys, *new_ys], priority=priority)
+        evidence = Evidence(operation=operation, found=found, refusal=refusal, priority=priority)
+        verdict = await call.judge(ctx, evidence)
     except (MintUnknown, MintRefused, UntrustedMint) as error:
         return Unknown(cause=error)
     except (MintMisbehaved, BadSignature) as error:
         return Doubtful(reason=str(error))
-    if found is not None:
-        return _confirmed(found, {states[y] for y in ys}, {states[y] for y in new_ys})
-    if ProofState.SPENT in states.values():
-        was_told = refusal is not None and refusal.refusal is Refusal.SPENT
-        is_mixed = ProofState.UNSPENT in states.values()
-        return SpentElsewhere(is_definite=was_told or (is_watched and is_mixed))
-    if ProofState.PENDING in states.values():
-        return Waiting()
+    if verdict is not None:
+        return verdict
     if refusal is not None and refusal.refusal.is_safe:
         return Refused(code=refusal.code, stale_keyset=refusal.refusal is Refusal.SAFE_REFRESH)
-    answer = await _post(ctx, operation, priority)
+    answer = await _post(ctx, operation, priority, call)
     if isinstance(answer, Signed):
         return answer
     if isinstance(answer, MintRefused) and answer.refusal.is_safe:
         return _refused_again(operation, answer)
     return Unknown(cause=answer)
+
+
+async def _post_swap(
+    ctx: Context, operation: Operation, priority: Priority
+) -> Sequence[BlindSignature]:
+    return await ctx.mints.swap(operation.mint_url, operation.body, priority=priority)
+
+
+async def _judge_swap(ctx: Context, evidence: Evidence) -> Signed | Open | None:
+    """NUT-07: one call for the states of the inputs, and of the new proofs if there are any."""
+    operation, found = evidence.operation, evidence.found
+    ys = _input_ys(operation)
+    new_ys = found.ys if found is not None else ()
+    states = await ctx.mints.check_state(
+        operation.mint_url, [*ys, *new_ys], priority=evidence.priority
+    )
+    if found is not None:
+        return _confirmed(found, {states[y] for y in ys}, {states[y] for y in new_ys})
+    if ProofState.SPENT in states.values():
+        was_told = evidence.refusal is not None and evidence.refusal.refusal is Refusal.SPENT
+        is_watched = operation.state is OperationState.WATCH
+        is_mixed = ProofState.UNSPENT in states.values()
+        return SpentElsewhere(is_definite=was_told or (is_watched and is_mixed))
+    return Waiting() if ProofState.PENDING in states.values() else None
+
+
+SWAP: Final = Call(name="swap", post=_post_swap, judge=_judge_swap)
 
 
 def _confirmed(
@@ -180,10 +242,10 @@ def _refused_again(operation: Operation, answer: MintRefused) -> Refused | Stale
 
 
 async def _post(
-    ctx: Context, operation: Operation, priority: Priority
+    ctx: Context, operation: Operation, priority: Priority, call: Call
 ) -> Signed | MintRefused | MintUnknown | UntrustedMint:
     try:
-        signatures = await ctx.mints.swap(operation.mint_url, operation.body, priority=priority)
+        signatures = await call.post(ctx, operation, priority)
         return await _unblind(ctx, operation, signatures)
     except (MintRefused, MintUnknown, UntrustedMint) as error:
         return error
