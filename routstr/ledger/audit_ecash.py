@@ -133,6 +133,8 @@ SELECT i.id FROM lightning_invoice i LEFT JOIN (
 ) s ON s.lightning_invoice_id = i.id
 WHERE coalesce(s.net, 0) <> CASE i.status WHEN 'paid' THEN i.credit_msat ELSE 0 END
   OR i.status = 'paid' AND s.n <> 1
+  OR i.status = 'settlement_pending' AND NOT EXISTS (
+    SELECT 1 FROM mint_operation WHERE lightning_invoice_id = i.id AND {OPEN})
 """
 SIGNED_IS_STORED: Final = """
 SELECT op.id FROM operations op JOIN mint_output o ON o.operation_id = op.id

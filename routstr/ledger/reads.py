@@ -30,12 +30,13 @@ from routstr.ledger.tables import (
     Withdrawal,
     table_of,
 )
-from routstr.ledger.tables_house import JobRun, Setting
+from routstr.ledger.tables_house import JobRun, LightningInvoice, Setting
 
 KEY = table_of(ApiKey)
 TRANSACTION = table_of(Transaction)
 RESERVATION = table_of(Reservation)
 DEPOSIT = table_of(Deposit)
+INVOICE = table_of(LightningInvoice)
 INPUT = table_of(DepositInput)
 WITHDRAWAL = table_of(Withdrawal)
 JOB = table_of(JobRun)
@@ -143,11 +144,16 @@ class HistoryRow:
 async def history(
     connection: ReadConnection, key_id: str, *, limit: int, offset: int
 ) -> tuple[list[HistoryRow], int]:
-    """Deposits and withdrawals, newest first, and how many there are in all."""
+    """Money in, by token or Lightning, and withdrawals, newest first; and how many in all."""
     both = union_all(
         _history_part(DEPOSIT, "in", DEPOSIT.c.source, DEPOSIT.c.credit_msat, DEPOSIT.c.state)
         .where(DEPOSIT.c.api_key_id == key_id)
         .where(DEPOSIT.c.state == "credited"),
+        _history_part(
+            INVOICE, "in", literal("lightning"), INVOICE.c.credit_msat, literal("credited")
+        )
+        .where(INVOICE.c.api_key_id == key_id)
+        .where(INVOICE.c.status == "paid"),
         _history_part(
             WITHDRAWAL, "out", literal("cashu"), WITHDRAWAL.c.amount, WITHDRAWAL.c.status
         ).where(WITHDRAWAL.c.api_key_id == key_id),
