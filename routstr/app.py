@@ -28,6 +28,7 @@ from routstr.flows.context import (
     Failpoint,
     Limits,
     MintShelf,
+    Misses,
     NodeFacts,
     RunningHolds,
     TaskOwner,
@@ -60,6 +61,7 @@ from routstr.log import Secret
 from routstr.web.balance import router as balance_router
 from routstr.web.catalog import router as catalog_router
 from routstr.web.errors import install_errors
+from routstr.web.lightning import router as lightning_router
 from routstr.web.middleware import install_middleware
 from routstr.web.proxy import routes as proxy_routes
 
@@ -70,6 +72,8 @@ API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
 ID_BYTES: Final = 16
 IDS_PER_BLOCK: Final = 64
+MISSES_MAX: Final = 60  # of all clients together: an honest one hardly ever misses
+MISSES_WINDOW_S: Final = 60.0
 STOP_POLL_S: Final = 0.05
 SETTLE_S: Final = 5.0  # for the requests that were told to end
 JOB_END_S: Final = 1.0  # for the jobs, all of which a later start does again
@@ -134,6 +138,8 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
     app.include_router(catalog_router)
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
+    for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
+        app.include_router(lightning_router, prefix=f"{prefix}/lightning")
     app.router.routes.extend(proxy_routes())
     return app
 
@@ -300,10 +306,11 @@ async def _assemble(
         holds=RunningHolds(),
         shelf=MintShelf(),
         early_leaves=EarlyLeaves(
-            leaves_max=settings.early_leaves_max,
+            events_max=settings.early_leaves_max,
             window_s=settings.early_leaves_window_s,
             now_s=clock.monotonic,
         ),
+        misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
     )
 
@@ -342,6 +349,7 @@ def _periods(settings: Settings) -> Periods:
         prune_s=settings.prune_every_s,
         renew_s=settings.hold_renew_s,
         reconcile_s=settings.reconcile_every_s,
+        invoices_s=settings.invoices_every_s,
     )
 
 

@@ -46,6 +46,7 @@ _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (re.compile(r"cashu[AB][A-Za-z0-9_+/=-]+"), f"cashu{MASK}"),
     (re.compile(r"\b(?:sk|clm)([-_])[A-Za-z0-9_-]{6,}"), MASK),
     (re.compile(r"\bln(?:bc|tb|bcrt|tbs)[0-9][0-9a-z]{10,}", re.IGNORECASE), f"lnbc{MASK}"),
+    (re.compile(r"(/invoice/)[^/\s]+"), rf"\1{MASK}"),
     (re.compile(r"\b(bearer|basic)[ \t:=]+[^\s,;\"']+", re.IGNORECASE), rf"\1 {MASK}"),
     (
         re.compile(r"((?:authorization|x-api-key|x-cashu|cookie)[\"']?\s*[:=]\s*)[^\s,;]+", re.I),

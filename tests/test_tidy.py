@@ -224,8 +224,8 @@ def test_prose_names_no_machine() -> None:
     assert complaints(names_a_machine, prose) == []
 
 
-# Built and proved ahead of the flows: locked payments, requests to pay, paying an address.
-AHEAD_OF_USE = {"routstr.ecash.p2pk", "routstr.ecash.request", "routstr.gateways.lnurl"}
+# Built and proved ahead of the flows: requests to pay, paying an address.
+AHEAD_OF_USE = {"routstr.ecash.request", "routstr.gateways.lnurl"}
 
 
 def test_every_module_is_used() -> None:

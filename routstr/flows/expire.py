@@ -9,6 +9,7 @@ from routstr.errors import NotFound
 from routstr.flows.context import Context
 from routstr.ledger.accounts import PruneSealedKeys
 from routstr.ledger.holds import Expire
+from routstr.ledger.invoices import PruneInvoiceKeys
 from routstr.ledger.reads import held_holds
 
 log = structlog.get_logger()
@@ -49,4 +50,5 @@ async def _expire(ctx: Context, command: Expire) -> bool:
 
 async def prune(ctx: Context) -> int:
     """Erase the sealed text of keys that were used, or that nobody fetched in time."""
-    return await ctx.ledger.submit(PruneSealedKeys(ttl_s=ctx.limits.sealed_key_ttl_s))
+    erased = await ctx.ledger.submit(PruneSealedKeys(ttl_s=ctx.limits.sealed_key_ttl_s))
+    return erased + await ctx.ledger.submit(PruneInvoiceKeys())

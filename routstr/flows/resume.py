@@ -13,12 +13,14 @@ import structlog
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.deposit import drive_deposit
+from routstr.flows.minting import drive_mint
 from routstr.flows.own_swap import drive_own_swap
 from routstr.flows.reclaim import drive_reclaim
 from routstr.flows.withdraw import drive_withdrawal
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.leases import Claim
 from routstr.ledger.reads_ecash import deposit_owner, has_due_operation, withdrawal_owner
+from routstr.ledger.reads_invoices import invoice_owner
 from routstr.ledger.sagas import Operation
 
 log = structlog.get_logger()
@@ -70,6 +72,10 @@ async def drive(ctx: Context, operation: Operation) -> None:
                 await drive_reclaim(ctx, operation, payee)
             else:
                 await drive_withdrawal(ctx, operation, payee)
+        elif operation.lightning_invoice_id is not None:
+            async with ctx.database.reading() as connection:
+                payer = await invoice_owner(connection, operation.lightning_invoice_id)
+            await drive_mint(ctx, operation, payer)
         else:
             await drive_own_swap(ctx, operation, priority=Priority.RECOVERY)
     except RoutstrError as error:

@@ -7,6 +7,7 @@ from typing import Final
 from routstr.flows.audit import audit
 from routstr.flows.context import Context
 from routstr.flows.expire import expire, prune
+from routstr.flows.invoice import look_at_invoices
 from routstr.flows.reconcile import RECONCILE_JOB, reconcile
 from routstr.flows.renew import renew
 from routstr.flows.resume import resume
@@ -41,6 +42,7 @@ class Periods:
     prune_s: float
     renew_s: float
     reconcile_s: float
+    invoices_s: float
 
 
 def jobs(periods: Periods) -> tuple[Job, ...]:
@@ -49,6 +51,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="renew", every_s=periods.renew_s, run=_renew, is_shared=False),
         Job(name="expire", every_s=periods.expire_s, run=_expire),
         Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
+        Job(name="invoices", every_s=periods.invoices_s, run=_invoices, is_shared=False),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
         Job(
@@ -71,6 +74,10 @@ async def _expire(ctx: Context) -> tuple[bool, Result]:
 
 async def _resume(ctx: Context) -> tuple[bool, Result]:
     return True, {"driven": await resume(ctx)}
+
+
+async def _invoices(ctx: Context) -> tuple[bool, Result]:
+    return True, {"looked_at": await look_at_invoices(ctx)}
 
 
 async def _prune(ctx: Context) -> tuple[bool, Result]:

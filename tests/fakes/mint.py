@@ -8,10 +8,11 @@
         assert mint.state_of(ys)[y] == "SPENT"
         assert mint.unspent_total("sat") == 21       # signed and issued - redeemed
 
-Serves /v1/info, keysets, keys, swap, restore, checkstate; refusals carry nutshell's codes.
+Serves /v1/info, keysets, keys, swap, restore, checkstate and mint quotes (`mint.quotes`, in a
+module of their own); refusals carry nutshell's codes.
 `mint.trouble(Trouble(...))` queues one misbehaviour; each takes the first call its `path` fits (""
 fits every POST). `mint.gate`s instead of sleeps; `mint.calls` records what arrived. Keys, secrets
-and scalars are the same in every run. Quotes (NUT-04, NUT-05) are the real mint's affair.
+and scalars are the same in every run. Melt quotes (NUT-05) are the real mint's affair.
 """
 
 import asyncio
@@ -25,10 +26,12 @@ from aiohttp import web
 
 from routstr.ecash.token import Token, encode_token_v4
 from tests.fakes.mint_ledger import JsonObject, MintLedger, Refused
+from tests.fakes.mint_quotes import MintQuotes
 from tests.fakes.upstream_script import Gate
 
 WAIT_S: Final = 10.0
-NUTS: Final = (7, 8, 9, 10, 11, 12, 20)
+QUOTE: Final = "/v1/mint/quote/bolt11/"
+NUTS: Final = (4, 7, 8, 9, 10, 11, 12, 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class FakeMint:
     ) -> None:
         self.calls: list[MintCall] = []
         self.ledger = MintLedger(fee_ppk=fee_ppk, units=units, version=version, orders=orders)
+        self.quotes = MintQuotes(self.ledger)
         self.nuts = tuple(nuts)
         self._troubles: list[Trouble] = []
         self._arrived = asyncio.Condition()
@@ -251,6 +255,12 @@ class FakeMint:
                     return 200, {"keysets": [self._with_keys(path.removeprefix("/v1/keys/"))]}
                 case "POST", "/v1/swap":
                     return 200, self.ledger.swap(call.json)
+                case "POST", "/v1/mint/quote/bolt11":
+                    return 200, self.quotes.request(call.json)
+                case "GET", path if path.startswith(QUOTE):
+                    return 200, self.quotes.show(path.removeprefix(QUOTE))
+                case "POST", "/v1/mint/bolt11":
+                    return 200, self.quotes.mint(call.json)
                 case "POST", "/v1/restore":
                     return 200, self.ledger.restore(call.json)
                 case "POST", "/v1/checkstate":

@@ -28,6 +28,7 @@ from routstr.flows.context import (
     EarlyLeaves,
     Limits,
     MintShelf,
+    Misses,
     NodeFacts,
     RunningHolds,
     TaskOwner,
@@ -262,8 +263,9 @@ async def _context(
             holds=RunningHolds(),
             shelf=MintShelf(),
             early_leaves=EarlyLeaves(
-                leaves_max=early_leaves_max, window_s=600, now_s=time.monotonic
+                events_max=early_leaves_max, window_s=600, now_s=time.monotonic
             ),
+            misses=Misses(events_max=60, window_s=60, now_s=time.monotonic),
             failpoint=marks,
         )
         serving_ledger = asyncio.create_task(ledger.run())

@@ -29,6 +29,7 @@ from routstr.flows.context import (
     Failpoint,
     Limits,
     MintShelf,
+    Misses,
     NodeFacts,
     RunningHolds,
     TaskOwner,
@@ -65,6 +66,7 @@ WAITED_FOR: Final = {
     "deposit": ("created_at", "credited_at"),
     "apikey": ("first_used_at", "expires_at"),
     "withdrawal": ("completed_at",),
+    "lightning_invoice": ("created_at", "expires_at", "next_poll_at", "paid_at"),
     "job_run": ("lease_until", "next_run_at"),
 }
 
@@ -257,7 +259,8 @@ async def _parts(
             "tasks": TaskOwner(),
             "holds": RunningHolds(),
             "shelf": MintShelf(),
-            "early_leaves": EarlyLeaves(leaves_max=20, window_s=600, now_s=clock.monotonic),
+            "early_leaves": EarlyLeaves(events_max=20, window_s=600, now_s=clock.monotonic),
+            "misses": Misses(events_max=60, window_s=60, now_s=clock.monotonic),
         }
     await database.close()
 

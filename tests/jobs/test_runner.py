@@ -137,11 +137,13 @@ async def test_a_dead_processs_job_is_taken_over(postgres_url: str, mint: FakeMi
 async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
     await till.create(till.mint.issue(1))
     runner = JobRunner(till.ctx, ())
-    every = jobs(Periods(expire_s=1, resume_s=1, audit_s=1, prune_s=1, renew_s=1, reconcile_s=1))
+    once = dict.fromkeys(Periods.__slots__, 1.0)
+    every = jobs(Periods(**once))
     assert {each.name for each in every} == {
         "renew",
         "expire",
         "resume",
+        "invoices",
         "prune",
         "audit",
         "reconcile",
@@ -157,7 +159,13 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
 def test_a_dead_nodes_holds_wait_no_longer_than_the_audit_does() -> None:
     """Guarantees, I-9: no hold is held 60 s past its deadline."""
     periods = Periods(
-        expire_s=10, resume_s=5, audit_s=3600, prune_s=3600, renew_s=20, reconcile_s=3600
+        expire_s=10,
+        resume_s=5,
+        audit_s=3600,
+        prune_s=3600,
+        renew_s=20,
+        reconcile_s=3600,
+        invoices_s=2,
     )
     expiring = next(each for each in jobs(periods) if each.name == "expire")
     assert expiring.lease_s + 2 * expiring.every_s <= 60
