@@ -75,8 +75,6 @@ class InvalidModel(InvalidRequest):
 class InvalidParameter(InvalidRequest):
     """A parameter has a value this node cannot accept."""
 
-    code = "invalid_parameter"
-
 
 class UnsupportedParameter(InvalidRequest):
     """A parameter could raise the cost and has no price here."""
@@ -102,6 +100,12 @@ class BalanceTooSmall(InvalidRequest):
     """The balance is too small to refund."""
 
     code = "balance_too_small"
+
+
+class ProfitTooSmall(InvalidRequest):
+    """There is less profit than that."""
+
+    code = "profit_too_small"
 
 
 class RequestsInFlight(InvalidRequest):

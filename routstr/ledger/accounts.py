@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import insert, or_, select, update
 
-from routstr.errors import InvalidParameter, KeyRevoked
+from routstr.errors import InvalidApiKey, InvalidParameter, KeyRevoked
 from routstr.ledger.book import Account, Book, KeyRef
 from routstr.ledger.columns import time_text
 from routstr.ledger.commands import Command, RowCommand, Transaction
@@ -132,7 +132,8 @@ class Transfer(RowCommand[Transferred]):
     """Move `amount_msat` from one key to another: two rows that sum to 0 (I-1).
 
     Refuses with InvalidApiKey, KeyRevoked, InvalidParameter (same key, amount below 1) or
-    InsufficientBalance. A repeat with the same id yields the same result.
+    InsufficientBalance; the operator's account is no key, so InvalidApiKey for it too. A repeat
+    with the same id yields the same result.
     """
 
     transfer_id: str
@@ -149,6 +150,8 @@ class Transfer(RowCommand[Transferred]):
         """Check both ends, post both rows."""
         book = transaction.book
         payer, payee = book.account(self.payer), book.account(self.payee)
+        if OWNER_KEY_ID in {payer.id, payee.id}:
+            raise InvalidApiKey
         if not await transaction.was_posted(f"transfer:{self.transfer_id}:out"):
             if payer.revoked_at is not None or payee.revoked_at is not None:
                 raise KeyRevoked
