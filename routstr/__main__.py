@@ -1,29 +1,24 @@
-"""The command line: `routstr serve | audit`, with `--help` for each."""
+"""The command line: `routstr serve | audit | wallet …`, with `--help` for each."""
 
 import asyncio
-import json
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-from typing import Annotated, Final
+from contextlib import contextmanager
+from typing import Final
 
 import typer
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from rich.console import Console
-from rich.table import Table
 
 from routstr import __version__
-from routstr.app import Ids, WallClock, create_app, end_requests, observing, open_ledger
+from routstr.app import create_app, end_requests
+from routstr.cli import audit, wallet
 from routstr.config import Settings, check_for_serving, load_settings
-from routstr.errors import ConfigError
-from routstr.flows.audit import audit as audit_deeply
+from routstr.errors import ConfigError, RoutstrError
 from routstr.flows.context import Context
-from routstr.ledger.audit import AuditReport, audit, report_json, report_rows
-from routstr.ledger.engine import lock_directory, sqlite_directories
 from routstr.log import configure
 from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
 
@@ -37,6 +32,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.command("audit")(audit.command)
+cli.add_typer(wallet.cli, name="wallet")
 
 
 @cli.command()
@@ -124,73 +121,6 @@ class GracefulServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-@cli.command("audit")
-def audit_command(
-    full: Annotated[bool, typer.Option(help="Check every row, not only the recent ones.")] = True,
-    deep: Annotated[bool, typer.Option(help="Also ask the mints about our proofs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Check that the books are whole; exit 0 if they are, 1 if an invariant is broken.
-
-    Works beside a running node and on a stopped one.
-    """
-    settings = load_settings()
-    configure("WARNING", json=False)
-    report = asyncio.run(_audit(settings, full=full, deep=deep))
-    if as_json:
-        typer.echo(json.dumps(report_json(report)))
-    else:
-        _print_report(report)
-    raise typer.Exit(0 if report.ok else 1)
-
-
-async def _audit(settings: Settings, *, full: bool, deep: bool) -> AuditReport:
-    if deep:
-        async with observing(check_for_serving(settings)) as ctx:
-            is_running = _is_running(settings)
-            return await audit_deeply(ctx, full=full, deep=True, is_running=is_running)
-    async with AsyncExitStack() as stack:
-        database, _, wallet = await open_ledger(settings, Ids(), stack, may_write=False)
-        return await audit(
-            database,
-            wallet.vault,
-            full=full,
-            now=WallClock().now(),
-            held_msat_max=settings.exposure_msat_max,
-            is_running=_is_running(settings),
-        )
-
-
-def _is_running(settings: Settings) -> bool:
-    """Whether a node owns the SQLite database; PostgreSQL cannot tell, so it is assumed."""
-    directories = sqlite_directories(settings.database_url, settings.data_dir)
-    try:
-        for directory in directories:
-            lock_directory(directory).release()
-    except ConfigError:
-        return True
-    return not directories
-
-
-def _print_report(report: AuditReport) -> None:
-    table = Table(title="Audit", title_justify="left")
-    for column in ("invariant", "what always holds", "found"):
-        table.add_column(column)
-    for name, title, found in report_rows(report):
-        style = "green" if found == "ok" else "bold red"
-        table.add_row(name, title, f"[{style}]{found}[/{style}]")
-    console = Console()
-    console.print(table)
-    totals = report.totals
-    console.print(
-        f"balances {totals.balances_msat} msat, held by requests {totals.holds_msat} msat,"
-        f" ecash {totals.held_msat} msat, surplus {totals.surplus_msat} msat"
-    )
-    verdict = "[green]The books are whole.[/green]"
-    broken = ", ".join(report.broken)
-    console.print(verdict if report.ok else f"[bold red]Broken: {broken}.[/bold red]")
-
-
 @cli.command()
 def version() -> None:
     """Print the version."""
@@ -198,12 +128,15 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the settings is one line on stderr, exit 2."""
+    """Run the command line; what is wrong is one line on stderr: settings exit 2, else 1."""
     try:
         cli(standalone_mode=True)
     except ConfigError as error:
         typer.echo(f"routstr: {error}", err=True)
         sys.exit(2)
+    except RoutstrError as error:
+        typer.echo(f"routstr: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

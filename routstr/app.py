@@ -152,14 +152,14 @@ def _nothing(_: str) -> None:
 async def observing(settings: Settings) -> AsyncIterator[Context]:
     """A context that only reads, beside a running node or on a stopped one's database."""
     async with AsyncExitStack() as stack:
-        yield await _assemble(settings, Ids(), _nothing, stack, may_write=False)
+        yield await assemble(settings, Ids(), _nothing, stack, may_write=False)
 
 
 @asynccontextmanager
 async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIterator[Context]:
     """A node at work, without its HTTP doors. Raises ConfigError when it must not start."""
     async with AsyncExitStack() as stack:
-        ctx = await _assemble(settings, ids, failpoint, stack)
+        ctx = await assemble(settings, ids, failpoint, stack)
         loop = asyncio.get_running_loop()
         ledger = loop.create_task(ctx.ledger.run(), name="ledger")
         if ctx.database.dialect == "sqlite":
@@ -256,7 +256,7 @@ def _own_directories(settings: Settings, stack: AsyncExitStack) -> None:
         ) from error
 
 
-async def _assemble(
+async def assemble(
     settings: Settings,
     ids: Ids,
     failpoint: Failpoint,
@@ -264,7 +264,8 @@ async def _assemble(
     *,
     may_write: bool = True,
 ) -> Context:
-    catalog = Catalog(load_models(settings))
+    """Every part, made and connected, till the stack ends; the ledger is not running yet."""
+    catalog = Catalog(load_models(settings) if settings.models_file else ())
     database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
     clock = WallClock()
     mints = MintClient(

@@ -186,9 +186,7 @@ def load_settings() -> Settings:
 
 def check_for_serving(settings: Settings) -> Settings:
     """What `serve` needs beyond the database; canonical URLs put in place. Raises ConfigError."""
-    mints = tuple(dict.fromkeys(_mint(settings, url) for url in settings.cashu_mints))
-    if not mints:
-        raise ConfigError("CASHU_MINTS: name at least one mint, or nobody can pay")
+    settings = check_mints(settings)
     if not settings.upstream_base_url:
         raise ConfigError("UPSTREAM_BASE_URL: name the API to sell")
     try:
@@ -201,7 +199,18 @@ def check_for_serving(settings: Settings) -> Settings:
         raise ConfigError("MODELS_FILE: without prices nothing can be sold")
     if settings.btc_usd_price is None:
         raise ConfigError("BTC_USD_PRICE: a rate is needed to show prices in USD")
-    return settings.model_copy(update={"cashu_mints": mints, "upstream_base_url": base})
+    return settings.model_copy(update={"upstream_base_url": base})
+
+
+def check_mints(settings: Settings) -> Settings:
+    """What any talk with mints needs: at least one, canonical URLs put in place.
+
+    Raises ConfigError.
+    """
+    mints = tuple(dict.fromkeys(_mint(settings, url) for url in settings.cashu_mints))
+    if not mints:
+        raise ConfigError("CASHU_MINTS: name at least one mint, or nobody can pay")
+    return settings.model_copy(update={"cashu_mints": mints})
 
 
 def _mint(settings: Settings, url: str) -> str:

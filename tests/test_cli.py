@@ -3,14 +3,12 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from demo.process import ROOT
-from demo.servers import MODELS_FILE, PATH
+from demo.servers import MODELS_FILE
+from tests.harness.command import run
 from tests.harness.process import StartNode
 
 GOOD = {
@@ -21,23 +19,6 @@ GOOD = {
     "PORT": "0",
 }
 SECRET = "s" * 32
-
-
-def run(
-    directory: Path, settings: Mapping[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    """`routstr` with these settings and no others, in that directory."""
-    directory.mkdir(exist_ok=True)
-    environment = {"DATA_DIR": str(directory / "data"), **settings}
-    return subprocess.run(
-        [sys.executable, "-m", "routstr", *arguments],
-        env={"PATH": PATH, "HOME": str(directory), "PYTHONPATH": str(ROOT), **environment},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def refusal(directory: Path, settings: Mapping[str, str], *arguments: str) -> str:

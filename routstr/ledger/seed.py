@@ -8,7 +8,8 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from routstr.errors import ConfigError
-from routstr.ledger.engine import Database
+from routstr.ledger.columns import Sealed
+from routstr.ledger.engine import Database, ReadConnection
 from routstr.ledger.reads import SETTING, sealed_setting
 from routstr.ledger.vault import CannotOpen, Vault
 
@@ -24,24 +25,40 @@ async def wallet_mnemonic(
     Raises ConfigError when the master key does not open it.
     """
     async with database.reading() as connection:
-        stored = await sealed_setting(connection, NAME)
-    if stored is None:
-        fresh = vault.seal(new_mnemonic(), table="setting", column="sealed_value", row_id=NAME)
-        try:
-            async with database.writer.begin() as connection:
-                await connection.execute(
-                    insert(SETTING).values(
-                        name=NAME, version=1, sealed_value=fresh, changed_by="node", created_at=now
-                    )
+        stored = await stored_mnemonic(connection, vault)
+    if stored is not None:
+        return stored
+    fresh = _sealed(vault, new_mnemonic())
+    try:
+        async with database.writer.begin() as connection:
+            await connection.execute(
+                insert(SETTING).values(
+                    name=NAME, version=1, sealed_value=fresh, changed_by="node", created_at=now
                 )
-        except IntegrityError:
-            pass  # another process was first; its mnemonic is the one
-        async with database.reading() as connection:
-            stored = await sealed_setting(connection, NAME)
+            )
+    except IntegrityError:
+        pass  # another process was first; its mnemonic is the one
+    async with database.reading() as connection:
+        stored = await stored_mnemonic(connection, vault)
     assert stored is not None
+    return stored
+
+
+async def stored_mnemonic(connection: ReadConnection, vault: Vault) -> str | None:
+    """The mnemonic of this database, if it has one.
+
+    Raises ConfigError when the master key does not open it.
+    """
+    stored = await sealed_setting(connection, NAME)
+    if stored is None:
+        return None
     try:
         return vault.open(stored[0], table="setting", column="sealed_value", row_id=NAME)
     except CannotOpen as error:
         raise ConfigError(
             "SECRET_KEY: it does not open this database; use the key it was made with"
         ) from error
+
+
+def _sealed(vault: Vault, mnemonic: str) -> Sealed:
+    return vault.seal(mnemonic, table="setting", column="sealed_value", row_id=NAME)

@@ -1,0 +1,76 @@
+"""What every command of the operator opens: the database to look at, or a context that acts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from routstr.app import Ids, assemble, end_requests, open_ledger
+from routstr.config import Settings, check_mints, load_settings
+from routstr.errors import ConfigError
+from routstr.flows.context import Context
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import Database, lock_directory, sqlite_directories
+from routstr.log import configure
+
+NOWHERE: Final = "https://nowhere.invalid"  # no command of the operator asks the upstream
+SETTLE_S: Final = 5.0
+
+
+def quiet_settings() -> Settings:
+    """The settings, and a log that says only what is wrong. Raises ConfigError."""
+    configure("WARNING", json=False)
+    return load_settings()
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether a node owns the SQLite database; PostgreSQL cannot tell, so it is assumed."""
+    directories = sqlite_directories(settings.database_url, settings.data_dir)
+    try:
+        for directory in directories:
+            if directory.exists():
+                lock_directory(directory).release()
+    except ConfigError:
+        return True
+    return not directories
+
+
+def check_free(settings: Settings) -> None:
+    """Raises ConfigError for a SQLite database that a node is at work on."""
+    on_sqlite = bool(sqlite_directories(settings.database_url, settings.data_dir))
+    if on_sqlite and is_running(settings):
+        raise ConfigError("a node is at work here: stop the node first, or use PostgreSQL")
+
+
+@asynccontextmanager
+async def looking(settings: Settings) -> AsyncIterator[tuple[Database, Wallet]]:
+    """The database to read, beside a running node or on a stopped one. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        database, _, wallet = await open_ledger(settings, Ids(), stack, may_write=False)
+        yield database, wallet
+
+
+@asynccontextmanager
+async def acting(settings: Settings, *, more_mints: Sequence[str] = ()) -> AsyncIterator[Context]:
+    """A context that writes, without doors and jobs, at the node's mints and `more_mints`.
+
+    What it leaves open, the node goes on with. Raises ConfigError.
+    """
+    check_free(settings)
+    mints = (*settings.cashu_mints, *more_mints)
+    checked = check_mints(settings.model_copy(update={"cashu_mints": mints}))
+    checked = checked.model_copy(update={"upstream_base_url": NOWHERE, "models_file": None})
+    async with AsyncExitStack() as stack:
+        ctx = await assemble(checked, Ids(), _nothing, stack)
+        ledger = asyncio.get_running_loop().create_task(ctx.ledger.run(), name="ledger")
+        try:
+            yield ctx
+        finally:
+            await end_requests(ctx)
+            await ctx.tasks.finish(SETTLE_S)
+            ctx.ledger.stop()
+            await ledger
+
+
+def _nothing(_: str) -> None:
+    """No failpoint is armed."""

@@ -1,0 +1,118 @@
+"""`routstr wallet` as a process, at a model mint."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routstr.ecash.secret import check_mnemonic
+from tests.fakes.mint import FakeMint
+from tests.harness.command import run
+from tests.harness.process import StartNode
+from tests.harness.till import ON_SQLITE, worth
+
+SECRET = "s" * 32
+
+
+@dataclass(slots=True, kw_only=True)
+class Operator:
+    """Somebody at the command line of one node."""
+
+    directory: Path
+    settings: Mapping[str, str]
+    mint: FakeMint
+
+    async def run(
+        self, *arguments: str, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(
+            run, self.directory, self.settings, "wallet", *arguments, stdin=stdin
+        )
+
+    async def said(self, *arguments: str, stdin: str | None = None) -> str:
+        """What it printed, without the end of the line."""
+        done = await self.run(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    async def json(self, *arguments: str) -> Any:
+        return json.loads(await self.said(*arguments, "--json"))
+
+    async def refusal(self, status: int, *arguments: str, stdin: str | None = None) -> str:
+        """The one line, without its beginning."""
+        done = await self.run(*arguments, stdin=stdin)
+        assert (done.returncode, done.stdout) == (status, ""), done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("routstr: ")
+        return line.removeprefix("routstr: ")
+
+
+@pytest.fixture
+async def operator(database_url: str, tmp_path: Path) -> AsyncIterator[Operator]:
+    async with FakeMint(fee_ppk=100) as mint:
+        settings = {
+            "CASHU_MINTS": mint.url,
+            "ALLOW_LOOPBACK_HTTP": "true",
+            "SECRET_KEY": SECRET,
+            "DATABASE_URL": database_url,
+            "PAYOUT_KEEP_SATS": "2",
+        }
+        yield Operator(directory=tmp_path / "home", settings=settings, mint=mint)
+
+
+async def test_ecash_goes_in_and_comes_out(operator: Operator) -> None:
+    token = operator.mint.issue(41)
+    assert await operator.said("receive", "-", stdin=token) == (
+        f"40 sat at {operator.mint.url}, after a fee of 1"
+    )
+    assert worth(await operator.said("send", "5")) == 5
+    assert await operator.refusal(1, "send", "34") == "There is less profit than that."
+
+
+@ON_SQLITE
+async def test_it_shows_what_there_is(operator: Operator) -> None:
+    await operator.said("receive", operator.mint.issue(41))
+    token = await operator.said("payout")
+    told, listed, words, unasked = await asyncio.gather(
+        operator.json("balance"),
+        operator.json("sent"),
+        operator.said("seed", "--yes"),
+        operator.refusal(2, "seed"),
+    )
+    assert worth(token) == 38
+    assert told["mints"] == [
+        {
+            "mint_url": operator.mint.url, "unit": "sat",
+            "unspent": 2, "reserved": 0, "locked": 0, "issued": 38,
+        }
+    ]  # fmt: skip
+    assert (told["users_msat"], told["surplus_msat"], told["taken_msat"]) == (0, 2_000, 0)
+    [payout] = listed
+    assert (payout["amount_msat"], payout["status"]) == (38_000, "completed")
+    assert await operator.said("sent", payout["id"]) == token
+    assert check_mnemonic(words)
+    assert unasked == "wallet seed: it shows the words; without a terminal say --yes"
+
+
+async def test_beside_a_node_on_sqlite_it_only_looks(start_node: StartNode, tmp_path: Path) -> None:
+    async with FakeMint() as mint:
+        settings = {
+            "CASHU_MINTS": mint.url,
+            "ALLOW_LOOPBACK_HTTP": "true",
+            "UPSTREAM_BASE_URL": "http://127.0.0.1:9",
+            "SECRET_KEY": SECRET,
+        }
+        node = await asyncio.to_thread(start_node, settings)
+        operator = Operator(
+            directory=tmp_path / "home",
+            settings={**settings, "DATA_DIR": str(node.data_dir)},
+            mint=mint,
+        )
+        assert (await operator.json("balance"))["surplus_msat"] == 0
+        line = "a node is at work here: stop the node first, or use PostgreSQL"
+        assert await operator.refusal(2, "receive", mint.issue(8)) == line
