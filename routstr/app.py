@@ -60,6 +60,7 @@ from routstr.ledger.vault import Vault
 from routstr.log import Secret
 from routstr.web.balance import router as balance_router
 from routstr.web.catalog import router as catalog_router
+from routstr.web.change import router as change_router
 from routstr.web.errors import install_errors
 from routstr.web.lightning import router as lightning_router
 from routstr.web.middleware import install_middleware
@@ -138,6 +139,7 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
     app.include_router(catalog_router)
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
+        app.include_router(change_router, prefix=prefix)
     for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
         app.include_router(lightning_router, prefix=f"{prefix}/lightning")
     app.router.routes.extend(proxy_routes())

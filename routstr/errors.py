@@ -23,6 +23,7 @@ class RoutstrError(Exception):
     type: ClassVar[str] = "api_error"
     code: ClassVar[str] = "internal_error"
     retry_after_default_s: ClassVar[int | None] = None
+    ends_by_itself: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -39,16 +40,15 @@ class RoutstrError(Exception):
         self.param = param
         self.details = dict(details or {})
         self.retry_after_s = self.retry_after_default_s if retry_after_s is None else retry_after_s
-        self._should_retry = should_retry
+        # What `x-should-retry` says: true only where a repeat can help and cannot pay twice.
+        self.should_retry = self._is_passing if should_retry is None else should_retry
         self.headers = dict(headers or {})
+        self.refund_token: str | None = None  # what a payment without an account gets back
         super().__init__(self.message)
 
     @property
-    def should_retry(self) -> bool:
-        """What `x-should-retry` says: true only where a repeat can help and cannot pay twice."""
-        if self._should_retry is not None:
-            return self._should_retry
-        return self.status in {408, 424, 425, 429, 502, 503}
+    def _is_passing(self) -> bool:
+        return self.ends_by_itself or self.status in {408, 424, 425, 429, 502, 503}
 
 
 # ── 400: the request itself is wrong ──────────────────────────────────────────────────────────
@@ -112,11 +112,7 @@ class RequestsInFlight(InvalidRequest):
     """Cannot refund key. There are ongoing requests for this api key."""
 
     code = "requests_in_flight"
-
-    @property
-    def should_retry(self) -> bool:
-        """The holds end by themselves, so a repeat helps."""
-        return True
+    ends_by_itself = True  # with the holds
 
 
 # ── 400 and 422: the ecash is wrong ───────────────────────────────────────────────────────────

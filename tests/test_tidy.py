@@ -225,7 +225,7 @@ def test_prose_names_no_machine() -> None:
 
 
 # Built and proved ahead of the flows: requests to pay, paying an address.
-AHEAD_OF_USE = {"routstr.ecash.request", "routstr.gateways.lnurl"}
+AHEAD_OF_USE = {"routstr.gateways.lnurl"}
 
 
 def test_every_module_is_used() -> None:

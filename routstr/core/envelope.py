@@ -18,7 +18,7 @@ def is_upstreams(error: RoutstrError) -> bool:
 
 
 def error_object(error: RoutstrError) -> dict[str, object]:
-    """`{message, type, code, param, details?, upstream_status?}`."""
+    """`{message, type, code, param, details?, upstream_status?, refund_token?}`."""
     said: dict[str, object] = {
         "message": error.message,
         "type": error.type,
@@ -31,4 +31,6 @@ def error_object(error: RoutstrError) -> dict[str, object]:
         said["details"] = error.details
     if isinstance(error, UpstreamError | UpstreamRejected) and error.upstream_status is not None:
         said["upstream_status"] = error.upstream_status
+    if error.refund_token is not None:
+        said["refund_token"] = error.refund_token
     return said

@@ -45,16 +45,24 @@ def read_credential(ctx: Context, headers: Mapping[str, str]) -> Credential:
     """The credential in headers with lower-case names (contract, section 1).
 
     Raises MissingApiKey, InvalidApiKey for what is neither key nor token, and InvalidParameter for
-    `X-Cashu`, the payment without an account, which this node does not sell yet.
+    `X-Cashu`, the payment without an account, where there is nothing to pay for.
     """
     if headers.get("x-cashu") is not None:
         raise InvalidParameter(
             "X-Cashu is not accepted here; send the token as `Authorization: Bearer`.",
             param="X-Cashu",
         )
+    credential = shown_credential(ctx, headers)
+    if credential is None:
+        raise MissingApiKey
+    return credential
+
+
+def shown_credential(ctx: Context, headers: Mapping[str, str]) -> Credential | None:
+    """The key or the token that was shown, if anything was. Raises InvalidApiKey."""
     text = credential_text(headers)
     if not text:
-        raise MissingApiKey
+        return None
     if _KEY.fullmatch(text):
         return Credential(key_hash=ctx.wallet.vault.key_hash(text))
     if _TOKEN.match(text):

@@ -20,6 +20,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.oneshot import claim_headers, give_change
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
@@ -57,7 +58,7 @@ async def answer_whole(
     reserved: Reserved,
     reply: UpstreamReply,
 ) -> None:
-    """Read the answer to its end, settle, and answer with it or with an error that cost nothing."""
+    """Read the answer to its end, settle, and answer with it; raises an error that cost nothing."""
     quote = reserved.quote
     read = await _read(ctx, exchange, reply)
     tally = meter_body(read.body, usage_cap=quote.usage_cap) if read.is_whole else Tally()
@@ -72,13 +73,15 @@ async def answer_whole(
     ctx.failpoint("forward.metered")
     bill = await settle(ctx, exchange, hold=reserved.hold, quote=quote, verdict=verdict)
     if bill.verdict.outcome not in _ANSWERS:
-        exchange.refuse(_failed(bill.verdict.outcome, reply))
-        return
+        raise _failed(bill.verdict.outcome, reply)
+    change = None if exchange.one_shot is None else await give_change(ctx, exchange)
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
     exchange.answer_with(
         Answer(
             status=reply.status,
-            headers=passed | paid_headers(ctx, reserved, bill.receipt),
+            headers=passed
+            | paid_headers(ctx, reserved, bill.receipt)
+            | claim_headers(exchange, change),
             body=splice_cost(read.body, cost_members(bill.receipt)),
         )
     )

@@ -319,7 +319,10 @@ class MintShelf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Everything a flow may use. `owner` names this process in leases."""
+    """Everything a flow may use. `owner` names this process in leases.
+
+    `one_shots` are the accounts whose request has not got its hold yet.
+    """
 
     ledger: LedgerExecutor
     database: Database
@@ -340,3 +343,4 @@ class Context:
     early_leaves: EarlyLeaves
     misses: Misses
     failpoint: Failpoint
+    one_shots: set[str] = field(default_factory=set)

@@ -72,6 +72,7 @@ class Intent:
 
     target: KeyRef | None = None
     new_key: NewKey | None = field(default=None, repr=False)
+    source: str = "cashu"
     idempotency_key: str | None = None
     fingerprint: str | None = None
 
@@ -155,7 +156,7 @@ async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
             face_amount=token.amount,
             fee_amount=checked.fee_amount,
             credit_msat=msat_from_unit(checked.net_amount, token.unit),
-            source="cashu",
+            source=intent.source,
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=intent.idempotency_key,
@@ -210,14 +211,14 @@ def _while_open(outcome: Open, operation: Operation) -> RoutstrError:
         case Waiting():
             return Pending(retry_after_s=5)
         case SpentElsewhere():
-            return _in_doubt(operation.deposit_id, SPENT)
+            return in_doubt(operation.deposit_id, SPENT)
         case Stale():
-            return _in_doubt(operation.deposit_id, STALE)
+            return in_doubt(operation.deposit_id, STALE)
         case Doubtful():
-            return _in_doubt(operation.deposit_id, DOUBTFUL)
+            return in_doubt(operation.deposit_id, DOUBTFUL)
 
 
-def _in_doubt(deposit_id: str | None, code: str | None) -> RoutstrError:
+def in_doubt(deposit_id: str | None, code: str | None) -> RoutstrError:
     """What the depositor hears while the mint's word is being watched."""
     details = {"deposit_id": deposit_id}
     if code == DOUBTFUL:
@@ -303,7 +304,7 @@ async def _wait(ctx: Context, deposit_id: str) -> Received:
         if progress.state == "failed":
             raise TokenRedemptionFailed
         if progress.is_in_doubt:
-            raise _in_doubt(deposit_id, progress.last_code)
+            raise in_doubt(deposit_id, progress.last_code)
         if not progress.is_driven:
             raise MintUnreachable(details={"deposit_id": deposit_id})
         if ctx.monotonic_s() >= deadline_s:

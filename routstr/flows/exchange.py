@@ -24,15 +24,29 @@ class Answer:
     body: bytes | None = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneShot:
+    """The account that pays for one request, and what its owner needs to claim the change."""
+
+    account_id: str
+    mint_url: str
+    change_url: str
+    claim_secret: str = field(repr=False)
+
+
 class Exchange:
     """A request in progress. Make it inside the running event loop."""
 
     def __init__(self, *, request_id: str, queue: ChunkQueue) -> None:
-        """Nothing has happened yet. `error` is what it came to, if that was an error."""
+        """Nothing has happened yet. `error` is what it came to, if that was an error.
+
+        `one_shot` is there once a token was taken that pays for this request alone.
+        """
         self.request_id: Final = request_id
         self.queue: Final = queue
         self.stopped: Ending | None = None
         self.error: RoutstrError | None = None
+        self.one_shot: OneShot | None = None
         self.ration = ""
         self.api_key_id = ""
         self.lease_until_s = 0.0

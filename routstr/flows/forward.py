@@ -6,7 +6,7 @@ been sent is never repeated; one that provably was not, once.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, NoReturn
 
 from routstr.core.order import forward_body
 from routstr.core.outcome import Ending, Tally, judge
@@ -34,12 +34,11 @@ LONG_AGO_S: Final = 0.0  # on the loop's clock: a scope moved there ends at once
 
 
 async def forward(ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved) -> None:
-    """Bring the exchange to its end, its hold included."""
+    """Bring the exchange to its end, its hold included. Raises what it came to without answer."""
     try:
         reply = await _ask(ctx, exchange, purchase, reserved)
     except _NotAnswered as failed:
         await _give_up(ctx, exchange, purchase, reserved, failed.ending, failed.error)
-        return
     ctx.failpoint("forward.answered")
     try:
         if not 200 <= reply.status < 300:
@@ -142,8 +141,8 @@ async def _give_up(
     reserved: Reserved,
     ending: Ending,
     error: RoutstrError,
-) -> None:
-    """Release the hold at cost 0, then answer with the error."""
+) -> NoReturn:
+    """Release the hold at cost 0, then raise the error."""
     verdict = judge(
         ending,
         Tally(),
@@ -153,7 +152,7 @@ async def _give_up(
         output_tokens_max=reserved.quote.output_tokens_max,
     )
     await settle(ctx, exchange, hold=reserved.hold, quote=reserved.quote, verdict=verdict)
-    exchange.refuse(error)
+    raise error
 
 
 def gone(ending: Ending) -> RoutstrError:

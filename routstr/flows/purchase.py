@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from routstr.core.order import ChatOrder
 from routstr.core.pricing import Quote
 from routstr.core.receipt import Receipt, cost_headers
+from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
 from routstr.flows.context import Context
 from routstr.flows.reserve import Reserved
@@ -13,11 +14,14 @@ from routstr.flows.reserve import Reserved
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """`path` is that of the upstream, `headers` the caller's that may be forwarded."""
+    """`path` is that of the upstream, `headers` the caller's that may be forwarded.
+
+    A `Token` instead of a credential pays for this request alone.
+    """
 
     path: str
     headers: Mapping[str, str] = field(repr=False)
-    credential: Credential
+    credential: Credential | Token
     order: ChatOrder
     quote: Quote
 

@@ -50,6 +50,7 @@ async def reserve(
     exchange.ration = caller.ration
     exchange.renewed(ctx.monotonic_s() + ctx.limits.hold_lease_s)
     ctx.holds.add(hold.id, exchange)
+    ctx.one_shots.discard(hold.api_key_id)  # from here on its hold says that the request runs
     ctx.failpoint("forward.reserved")
     return _lowered(hold, quote)
 

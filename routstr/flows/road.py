@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from routstr.ecash.token import Token
 from routstr.errors import InvalidParameter, RoutstrError
 from routstr.flows.authenticate import identify
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
 from routstr.flows.forward import forward
+from routstr.flows.oneshot import refund, take_payment
 from routstr.flows.purchase import Purchase
 from routstr.flows.queue import ChunkQueue
 from routstr.flows.reserve import reserve
@@ -36,12 +38,19 @@ def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
 
 async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
     try:
-        caller = await identify(ctx, purchase.credential)
+        if isinstance(purchase.credential, Token):
+            caller = await take_payment(ctx, exchange, purchase.credential)
+        else:
+            caller = await identify(ctx, purchase.credential)
         reserved = await reserve(ctx, exchange, caller, purchase.order, purchase.quote)
         await forward(ctx, exchange, purchase, reserved)
     except RoutstrError as error:
+        if exchange.one_shot is not None:
+            await refund(ctx, exchange, error)
         exchange.refuse(error)
     finally:
         # No money here: a hold that was not settled ends with its lease.
         ctx.holds.remove(exchange.request_id)
+        if exchange.one_shot is not None:
+            ctx.one_shots.discard(exchange.one_shot.account_id)
         exchange.close()

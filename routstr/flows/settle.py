@@ -70,7 +70,7 @@ async def settle(
             cost=cost.capped_at(settled.charged_msat),
             estimated=verdict.evidence is Evidence.ESTIMATED,
             btc_usd=Decimal(btc_usd) if btc_usd else None,
-            remaining_balance_msat=settled.available_msat,
+            remaining_balance_msat=None if exchange.one_shot else settled.available_msat,
         ),
     )
 

@@ -25,6 +25,7 @@ from routstr.errors import (
 from routstr.flows.budget import Budget
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.oneshot import claim_headers, give_change
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.queue import Chunk
 from routstr.flows.reserve import Reserved
@@ -50,6 +51,7 @@ async def relay_stream(
     """Pass the stream on, settle, end it."""
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
     headers = passed | _UNBUFFERED | paid_headers(ctx, reserved, None)
+    headers |= claim_headers(exchange, None)
     exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
     await _Relay(ctx, exchange, purchase, reserved, reply).run()
 
@@ -101,7 +103,8 @@ class _Relay:
             exchange.finish(meter.error_end(_error_json(error), b""))
             return
         self._ctx.failpoint("stream.settled")
-        exchange.finish(self._last_bytes(bill))
+        change = None if exchange.one_shot is None else await give_change(self._ctx, exchange)
+        exchange.finish(self._last_bytes(bill, change))
         await self._read_tail()
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
@@ -216,14 +219,16 @@ class _Relay:
 
     # ── ending ────────────────────────────────────────────────────────────────────────────────
 
-    def _last_bytes(self, bill: Bill) -> bytes:
+    def _last_bytes(self, bill: Bill, change: str | None) -> bytes:
         """The held events with the cost, the comment, and the terminal event."""
-        comment = comment_line(self._exchange.request_id, bill.receipt)
+        comment = comment_line(self._exchange.request_id, bill.receipt, change)
         cost = cost_members(bill.receipt)
         usage = usage_object(bill.verdict.usage)
         outcome = bill.verdict.outcome
         if outcome in ERROR_OUTCOMES:
-            return self._meter.error_end(_error_json(_error_of(outcome)), comment)
+            error = _error_of(outcome)
+            error.refund_token = change
+            return self._meter.error_end(_error_json(error), comment)
         if outcome is Outcome.BUDGET_EXHAUSTED:
             return self._meter.clean_end(usage, cost, comment)
         is_estimated = bill.verdict.evidence is Evidence.ESTIMATED

@@ -55,8 +55,9 @@ NEWEST: Final = {
 HEX_64: Final = "[0-9a-f]" * 64
 TOKEN_START: Final = "[A-Za-z0-9_-]" * 16
 IN_CLEAR: Final = {
-    "sqlite": f"({{0}} GLOB '*cashu[AB]{TOKEN_START}*' OR {{0}} GLOB '*sk-{HEX_64}*')",
-    "postgresql": "CAST({0} AS text) ~ 'cashu[AB][A-Za-z0-9_-]{{16}}|sk-[0-9a-f]{{64}}'",
+    "sqlite": f"({{0}} GLOB '*cashu[AB]{TOKEN_START}*' OR {{0}} GLOB '*sk-{HEX_64}*'"
+    f" OR {{0}} GLOB '*clm_{HEX_64}*')",
+    "postgresql": "CAST({0} AS text) ~ 'cashu[AB][A-Za-z0-9_-]{{16}}|(sk-|clm_)[0-9a-f]{{64}}'",
 }
 
 
@@ -73,7 +74,7 @@ def guard_queries(dialect: Dialect) -> list[tuple[str, str]]:
 def secret_queries(dialect: Dialect, *, full: bool) -> list[tuple[str, str]]:
     """(I-23, SELECT of `table.column` per row): sealed columns are sealed, others hold no secret.
 
-    What the patterns know is a Cashu token and an API key of ours.
+    What the patterns know is a Cashu token, an API key of ours and a claim secret.
     """
     queries = []
     for table in metadata.sorted_tables:

@@ -24,7 +24,7 @@ from routstr.ledger.sagas import (
     prepare,
     store_proofs,
 )
-from routstr.ledger.tables import Deposit, DepositInput, MintOperation, table_of
+from routstr.ledger.tables import ONE_SHOT, Deposit, DepositInput, MintOperation, table_of
 
 DEPOSIT = table_of(Deposit)
 INPUT = table_of(DepositInput)
@@ -150,7 +150,8 @@ class BeginDeposit(RowCommand[Begun]):
         assert deposit is not None
         if account_id is not None and deposit.api_key_id != account_id:
             raise TokenAlreadySpent
-        if account_id is None and not deposit.opens_key:
+        attaches = deposit.opens_key and self.source != ONE_SHOT
+        if account_id is None and not attaches and deposit.id != self.deposit_id:
             raise TokenAlreadySpent  # whoever made the token would get the key it topped up
         return deposit
 
@@ -167,7 +168,7 @@ class BeginDeposit(RowCommand[Begun]):
     async def _insert(self, transaction: Transaction, account_id: str | None) -> None:
         new_key = self.new_key if account_id is None else None
         sealed = None
-        if new_key is not None:
+        if new_key is not None and new_key.text:
             sealed = transaction.wallet.vault.seal(
                 new_key.text, table="deposit", column="sealed_key", row_id=self.deposit_id
             )
@@ -381,7 +382,7 @@ async def view_deposit(transaction: Transaction, deposit_id: str) -> DepositView
         id=row.id,
         state=row.state,
         api_key_id=row.api_key_id,
-        opens_key=row.new_key is not None,
+        opens_key=row.new_key is not None and row.source != ONE_SHOT,
         credit_msat=row.credit_msat,
         unit=row.unit,
         mint_url=row.mint_url,

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from routstr.ecash.proof import Keyset
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF, OperationState
-from routstr.ledger.tables import ApiKey, Deposit, DepositInput, Withdrawal, table_of
+from routstr.ledger.tables import ONE_SHOT, ApiKey, Deposit, DepositInput, Withdrawal, table_of
 
 KEY = table_of(ApiKey)
 DEPOSIT = table_of(Deposit)
@@ -25,6 +25,7 @@ class KnownDeposit:
     """The deposit a token's Ys belong to. `covers` tells whether it is exactly that set of Ys.
 
     `opens_key` tells whether it made its key, so that the token stands for it, or topped one up.
+    `one_shot_id` is the account of a payment for one request, open already or not.
     """
 
     id: str
@@ -32,6 +33,7 @@ class KnownDeposit:
     api_key_id: str | None
     covers: bool
     opens_key: bool
+    one_shot_id: str | None
     sealed_key: str | None = field(repr=False)
     credited_at: datetime | None
     first_used_at: datetime | None
@@ -60,7 +62,8 @@ async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDe
         state=row.state,
         api_key_id=row.api_key_id,
         covers=len(rows) == 1 and used == set(ys),
-        opens_key=row.new_key is not None,
+        opens_key=row.new_key is not None and row.source != ONE_SHOT,
+        one_shot_id=str(row.new_key["id"]) if row.source == ONE_SHOT else None,
         sealed_key=row.sealed_key,
         credited_at=row.credited_at,
         first_used_at=row.first_used_at,

@@ -6,12 +6,15 @@ telling prefix. The schema that runs is in `migrations/`; a test compares the tw
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from routstr.ledger.columns import Json, Money, RowNumber, SealedText, UtcTime
+
+ONE_SHOT: Final = "x-cashu"
+"""The source of a deposit that pays for one request: its account belongs to no key's owner."""
 
 metadata = MetaData(
     naming_convention={

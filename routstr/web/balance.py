@@ -14,7 +14,15 @@ from routstr.flows.statement import key_history, key_statement
 from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
 from routstr.ledger.reads import HistoryRow, StatementRow
 from routstr.web.bodies import BoundedRoute
-from routstr.web.deps import AnyCaller, Ctx, IdempotencyKey, KnownCaller, RefundedCaller
+from routstr.web.change import refund_of_payment
+from routstr.web.deps import (
+    AnyCaller,
+    Ctx,
+    IdempotencyKey,
+    KnownCaller,
+    RefundedCaller,
+    refunded_caller_of,
+)
 
 PAGE_MAX: Final = 200
 SATS_MAX: Final = 2_100_000_000_000_000
@@ -143,11 +151,14 @@ async def refund(
     request: Request,
     response: Response,
     ctx: Ctx,
-    caller: RefundedCaller,
     repeat: IdempotencyKey,
     body: Annotated[RefundBody | None, Body()] = None,
 ) -> dict[str, object]:
-    """Take ecash out: the whole balance, or `amount_sats` of it."""
+    """Take ecash out: all of it, or `amount_sats`; or the change of what a token alone paid for."""
+    payment = request.headers.get("x-cashu")
+    if payment is not None:
+        return await refund_of_payment(ctx, payment, response)
+    caller = await refunded_caller_of(request, ctx)
     given = body or RefundBody()
     for name in ("lightning_address", "invoice"):
         if getattr(given, name) is not None:

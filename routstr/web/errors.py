@@ -33,6 +33,7 @@ from routstr.errors import (
     TokenError,
     UnsupportedMediaType,
 )
+from routstr.flows.oneshot import MinimumBalanceRequired
 from routstr.web.scope import request_id_of
 
 log = structlog.get_logger()
@@ -59,6 +60,8 @@ def error_body(error: RoutstrError, request_id: str, path: str) -> dict[str, obj
     body: dict[str, object] = {"error": said, "request_id": request_id}
     if _MESSAGES.match(path):
         body = {"type": "error", **body}
+    if isinstance(error, MinimumBalanceRequired):
+        body["detail"] = error.details
     if _WITH_DETAIL.match(path):
         body["detail"] = {"error": said} if _is_detailed(error, path) else error.message
     return body

@@ -14,11 +14,15 @@ from starlette.types import Receive, Scope, Send
 from routstr.core.order import parse_chat_order
 from routstr.core.pricing import quote_of
 from routstr.errors import (
+    Pending,
     RouteNotPriced,
     RoutstrError,
+    TokenAlreadySpent,
     UnsupportedMediaType,
 )
-from routstr.flows.authenticate import read_credential
+from routstr.flows.authenticate import shown_credential
+from routstr.flows.offer import payment_required
+from routstr.flows.oneshot import check_payment
 from routstr.flows.purchase import Purchase
 from routstr.flows.road import begin, forwardable
 from routstr.web.bodies import Bodies, ClientGone, headers_of
@@ -27,6 +31,8 @@ from routstr.web.scope import context_of, request_id_of
 from routstr.web.streaming import respond
 
 CHAT: Final = "/chat/completions"
+PAYMENT: Final = "x-cashu"
+_TOKEN: Final = re.compile(r"(?:cashu:)?cashu[AB][A-Za-z0-9_=-]+")
 _JSON: Final = re.compile(
     r'application/json(?:[ \t]*;[ \t]*+(?:charset="?utf-8"?|(?!charset)[^;]*+))*', re.IGNORECASE
 )
@@ -46,18 +52,23 @@ class ProxyEndpoint:
         except ClientGone:
             return
         except RoutstrError as error:
+            _echo_payment(error, scope)
             response = error_response(error, request_id=request_id_of(scope), path=scope["path"])
             await response(scope, receive, send)
 
     async def _sell(self, scope: Scope, receive: Receive, send: Send) -> None:
         ctx, headers = context_of(scope), headers_of(scope)
         path = _priced_path(scope["path"])
-        _check_media(headers)
+        check_media(headers)
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
-            credential = read_credential(ctx, headers)  # who
+            payment = headers.get(PAYMENT)
+            shown = None if payment else shown_credential(ctx, headers)  # who
             order = parse_chat_order(body, depth_max=ctx.limits.json_depth_max)  # what
             quote = quote_of(order, ctx.catalog.find(order.model_id))  # at most how much
+            credential = await check_payment(ctx, payment, quote) if payment else shown
+            if credential is None:
+                raise await payment_required(ctx, quote)
             purchase = Purchase(
                 path=path,
                 headers=forwardable(headers),
@@ -79,11 +90,21 @@ def _priced_path(path: str) -> str:
     return CHAT
 
 
-def _check_media(headers: Mapping[str, str]) -> None:
+def check_media(headers: Mapping[str, str]) -> None:
     """Raises UnsupportedMediaType for all but plain JSON in UTF-8."""
     is_json = _JSON.fullmatch(headers.get("content-type", "")) is not None
     if not is_json or headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType
+
+
+def _echo_payment(error: RoutstrError, scope: Scope) -> None:
+    """Give the token back that nobody took: it is still money (contract, section 7)."""
+    token = headers_of(scope).get(PAYMENT, "")
+    was_taken = "X-Routstr-Claim-Secret" in error.headers
+    if was_taken or isinstance(error, TokenAlreadySpent | Pending):
+        return
+    if _TOKEN.fullmatch(token):
+        error.headers["X-Cashu"] = token
 
 
 # ── the routes ────────────────────────────────────────────────────────────────────────────────

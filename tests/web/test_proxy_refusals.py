@@ -98,15 +98,25 @@ HEADS = [
     Case(status=413, code="request_too_large", headers={f"x-{n}": "1" for n in range(100)}),
 ]
 CREDENTIALS = [
-    without_key("missing_api_key"),
-    without_key("missing_api_key", authorization="Bearer"),
-    without_key("missing_api_key", authorization="Basic YTpi"),
+    Case(status=402, code="payment_required", with_key=False),
+    Case(
+        status=402,
+        code="payment_required",
+        with_key=False,
+        headers={"authorization": "Bearer"},
+    ),
+    Case(
+        status=402,
+        code="payment_required",
+        with_key=False,
+        headers={"authorization": "Basic YTpi"},
+    ),
     without_key("invalid_api_key", "Key not found", authorization=f"Bearer {STRANGER}"),
     without_key("invalid_api_key", "Key not found", **{"x-api-key": STRANGER}),
     without_key("invalid_api_key", "Key not found", authorization="Bearer sk-123"),
     without_key("invalid_api_key", "Key not found", authorization=f"Bearer {STRANGER.upper()}"),
     without_key("invalid_api_key", "Key not found", authorization=f"Bearer {STRANGER}0"),
-    Case(status=400, code="invalid_parameter", param="X-Cashu", headers={"x-cashu": "cashuBx"}),
+    Case(status=400, code="invalid_cashu_token", headers={"x-cashu": "cashuBx"}),
     Case(
         status=400,
         code="invalid_cashu_token",
@@ -159,7 +169,7 @@ async def test_the_cheapest_refusal_comes_first(shop: Shop) -> None:
     assert_refused(await ask(shop, key, worst), worst)
     headers = {"content-type": "application/json"}
     unnamed = await shop.http.post(PATH, content=b"{", headers=headers)
-    assert unnamed.json()["error"]["code"] == "missing_api_key"
+    assert unnamed.json()["error"]["code"] == "invalid_json"
 
 
 async def test_a_body_that_stays_away_is_timed_out(shop: Shop) -> None:

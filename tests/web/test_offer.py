@@ -1,0 +1,52 @@
+"""The price before the request: the 402 that a wallet can pay."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from routstr.ecash.request import decode_request
+from routstr.flows.offer import with_redemption_fee
+from tests.fakes.mint import FakeMint
+from tests.harness.kiosk import Kiosk, open_kiosk
+from tests.harness.shop import PATH, order
+
+
+@pytest.fixture
+async def mint() -> AsyncIterator[FakeMint]:
+    async with FakeMint(fee_ppk=600) as mint:
+        yield mint
+
+
+@pytest.fixture
+async def kiosk(sqlite_url: str, mint: FakeMint, tmp_path: Path) -> AsyncIterator[Kiosk]:
+    async with open_kiosk(sqlite_url, mint, tmp_path) as kiosk:
+        yield kiosk
+
+
+async def test_a_request_without_money_is_told_how_to_pay(kiosk: Kiosk, mint: FakeMint) -> None:
+    await kiosk.buy(mint.issue(8))  # from now on the mint's fee is known
+    body = order(max_tokens=1_000)
+    asked = await kiosk.http.post(PATH, json=body)
+    assert (asked.status_code, asked.headers["x-should-retry"]) == (402, "false")
+    error = asked.json()["error"]
+    assert (error["type"], error["code"]) == ("payment_required", "payment_required")
+    details = error["details"]
+    assert details["payment_request"] == asked.headers["x-cashu"]
+    assert details["mints"] == [mint.url]
+    request = decode_request(asked.headers["x-cashu"])
+    assert request == decode_request(details["payment_request_bech32"])
+    assert (request.unit, request.mints, request.transports) == ("sat", (mint.url,), ())
+    assert request.id is not None
+    # 5 294 msat are 6 sat, in two coins, whose redemption takes 2; 8 is one coin, which takes 1.
+    assert (details["amount_required_msat"], request.amount) == (5_294, 8)
+    paid = await kiosk.http.post(PATH, json=body, headers={"x-cashu": mint.issue(8)})
+    assert paid.status_code == 200
+    assert "x-routstr-output-limit" not in paid.headers
+
+
+@pytest.mark.parametrize("amount", [1, 3, 6, 7, 1023, 2**20 - 1])
+@pytest.mark.parametrize("fee_ppk", [0, 1, 100, 999, 5000])
+def test_what_is_asked_for_is_enough(amount: int, fee_ppk: int) -> None:
+    total = with_redemption_fee(amount, fee_ppk)
+    assert total - (total.bit_count() * fee_ppk + 999) // 1000 >= amount
