@@ -65,6 +65,8 @@ from routstr.web.errors import install_errors
 from routstr.web.lightning import router as lightning_router
 from routstr.web.middleware import install_middleware
 from routstr.web.proxy import routes as proxy_routes
+from routstr.web.quote import router as quote_router
+from routstr.web.quote import routes as quote_routes
 
 log = structlog.get_logger()
 
@@ -137,12 +139,13 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
     install_errors(app)
     install_middleware(app, checked)
     app.include_router(catalog_router)
+    app.include_router(quote_router)
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
         app.include_router(change_router, prefix=prefix)
     for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
         app.include_router(lightning_router, prefix=f"{prefix}/lightning")
-    app.router.routes.extend(proxy_routes())
+    app.router.routes.extend([*quote_routes(), *proxy_routes()])
     return app
 
 

@@ -1,4 +1,4 @@
-"""The price before the request: the 402 that a wallet can pay."""
+"""The price before the request: the 402 that a wallet can pay, and `/v1/quote`."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +10,8 @@ from routstr.flows.offer import with_redemption_fee
 from tests.fakes.mint import FakeMint
 from tests.harness.kiosk import Kiosk, open_kiosk
 from tests.harness.shop import PATH, order
+
+MAX_MSAT = 792  # 100 a request, 96 bytes at 2 msat, 100 tokens at 5
 
 
 @pytest.fixture
@@ -50,3 +52,45 @@ async def test_a_request_without_money_is_told_how_to_pay(kiosk: Kiosk, mint: Fa
 def test_what_is_asked_for_is_enough(amount: int, fee_ppk: int) -> None:
     total = with_redemption_fee(amount, fee_ppk)
     assert total - (total.bit_count() * fee_ppk + 999) // 1000 >= amount
+
+
+async def test_a_quote_says_the_price_and_holds_nothing(kiosk: Kiosk, mint: FakeMint) -> None:
+    by_body = await kiosk.http.post("/v1/quote", json=order())
+    told = by_body.json()
+    request = decode_request(told.pop("payment_request"))
+    assert decode_request(told.pop("payment_request_bech32")) == request
+    assert told == {
+        "model": "fake-model",
+        "amount_msat": MAX_MSAT,
+        "minimum_msat": MAX_MSAT - 84 * 5,
+        "amount": 1,
+        "unit": "sat",
+        "price_version": told["price_version"],
+        "input_tokens_max": 96,
+        "output_limit": 100,
+        "stream": False,
+        "mints": [mint.url],
+    }
+    asked = "model=fake-model&max_tokens=100&input_tokens=96&stream=true"
+    by_numbers = (await kiosk.http.get(f"/v1/quote?{asked}")).json()
+    assert (by_numbers["amount_msat"], by_numbers["stream"]) == (MAX_MSAT, True)
+    whole = (await kiosk.http.get("/v1/quote", params={"model": "fake-model"})).json()
+    assert (whole["input_tokens_max"], whole["output_limit"]) == (10_000, 2_000)
+    assert mint.calls == []
+
+
+async def test_a_quote_refuses_what_the_road_would(kiosk: Kiosk) -> None:
+    wrong = [
+        (400, "invalid_json", await kiosk.http.post("/v1/quote", json=[])),
+        (415, "unsupported_media_type", await kiosk.http.post("/v1/quote", content=b"{}")),
+        (400, "invalid_model", await kiosk.http.post("/v1/quote", json=order(model="x"))),
+        (400, "invalid_parameter", await kiosk.http.get("/v1/quote")),
+        (
+            400,
+            "invalid_parameter",
+            await kiosk.http.get("/v1/quote", params={"model": "fake-model", "max_tokens": 9_999}),
+        ),
+        (405, "not_found", await kiosk.http.delete("/v1/quote")),
+    ]
+    for status, code, answer in wrong:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text

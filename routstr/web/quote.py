@@ -1,0 +1,101 @@
+"""`/v1/quote`: what a request can cost at most, and how to pay for it, without running it.
+
+Nobody has to say who he is, nothing is held, and no mint is asked.
+"""
+
+from typing import Annotated, Final
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from routstr.core.order import CHOICES_MAX, MODEL_CHARACTERS_MAX, ChatOrder, parse_chat_order
+from routstr.core.pricing import CONTEXT_TOKENS_MAX, Quote, quote_of
+from routstr.errors import RoutstrError
+from routstr.flows.context import Context
+from routstr.flows.offer import UNIT, offer
+from routstr.web.bodies import Bodies, ClientGone, headers_of
+from routstr.web.deps import Ctx
+from routstr.web.errors import error_response
+from routstr.web.proxy import check_media
+from routstr.web.scope import context_of, request_id_of
+
+PATH: Final = "/v1/quote"
+
+router = APIRouter(tags=["node"])
+
+
+@router.get(PATH)
+async def quote_by_numbers(
+    ctx: Ctx,
+    model: Annotated[str, Query(min_length=1, max_length=MODEL_CHARACTERS_MAX)],
+    max_tokens: Annotated[int | None, Query(ge=1, le=CONTEXT_TOKENS_MAX)] = None,
+    input_tokens: Annotated[int | None, Query(ge=0, le=CONTEXT_TOKENS_MAX)] = None,
+    n: Annotated[int, Query(ge=1, le=CHOICES_MAX)] = 1,
+    stream: bool = False,
+) -> dict[str, object]:
+    """A chat completion by its size; without `input_tokens` it may fill the whole context."""
+    order = ChatOrder(
+        model_id=model,
+        stream=stream,
+        usage_asked=False,
+        n=n,
+        output_limit=max_tokens,
+        output_limit_field="max_tokens",
+        has_tools=False,
+        input_unbounded=input_tokens is None,
+        prompt_bytes=input_tokens or 0,
+        prompt_text_bytes=0,
+        body={},
+    )
+    return await _priced(ctx, order)
+
+
+class QuoteEndpoint:
+    """The price of a body as `chat/completions` would take it."""
+
+    def __init__(self) -> None:
+        """No body yet."""
+        self._bodies = Bodies()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        ctx, headers = context_of(scope), headers_of(scope)
+        try:
+            check_media(headers)
+            with self._bodies.reading(ctx) as reading:
+                body = await reading.body(headers, receive)
+                order = parse_chat_order(body, depth_max=ctx.limits.json_depth_max)
+                said = orjson.dumps(await _priced(ctx, order))
+            response = Response(said, media_type="application/json")
+        except ClientGone:
+            return
+        except RoutstrError as error:
+            response = error_response(error, request_id=request_id_of(scope), path=scope["path"])
+        await response(scope, receive, send)
+
+
+def routes() -> list[BaseRoute]:
+    """The route that takes a body."""
+    return [Route(PATH, QuoteEndpoint(), methods=["POST"], name="quote_by_body")]
+
+
+async def _priced(ctx: Context, order: ChatOrder) -> dict[str, object]:
+    quote: Quote = quote_of(order, ctx.catalog.find(order.model_id))
+    offered = await offer(ctx, quote)
+    return {
+        "model": quote.model_id,
+        "amount_msat": quote.total_msat,
+        "minimum_msat": quote.minimum_msat,
+        "amount": offered.amount,
+        "unit": UNIT,
+        "price_version": quote.price.version,
+        "input_tokens_max": quote.input_tokens_max,
+        "output_limit": quote.output_limit,
+        "stream": order.stream,
+        "mints": list(offered.mints),
+        "payment_request": offered.request_a,
+        "payment_request_bech32": offered.request_b,
+    }
