@@ -7,6 +7,7 @@ no file and recovers from nothing: the node's recovery is what is under test, no
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,6 +16,7 @@ import httpx
 from routstr.ecash import bdhke, keyset, outputs, selection
 from routstr.ecash.amounts import split
 from routstr.ecash.outputs import Output
+from routstr.ecash.p2pk import lock_secret
 from routstr.ecash.proof import Keyset, Proof
 from routstr.ecash.token import BODY_BYTES_MAX, Token, decode_token, encode_token_v4, resolve_ids
 
@@ -78,15 +80,16 @@ class Wallet:
             wanted = await self._outputs(split(amount))
             self.proofs += await self._signed("mint/bolt11", wanted, quote=name)
 
-    async def send(self, amount: int) -> str:
+    async def send(self, amount: int, *, lock: str | None = None) -> str:
         """A token worth exactly `amount`; the mint's fee for making change is the wallet's.
 
-        Raises NotEnough, MintRefused.
+        With `lock`, a public key, only its owner can spend it (NUT-11). Raises NotEnough,
+        MintRefused.
         """
         async with self._turn:
-            chosen = self._choose_exact(amount)
+            chosen = None if lock is not None else self._choose_exact(amount)
             if chosen is None:
-                chosen = await self._change(amount)
+                chosen = await self._change(amount, lock)
             return self._token(chosen)
 
     async def receive(self, token: str) -> int:
@@ -118,7 +121,7 @@ class Wallet:
         counts = selection.choose_exact(purse, amount, proofs_max=len(self.proofs))
         return None if counts is None else self._take(counts)
 
-    async def _change(self, amount: int) -> list[Proof]:
+    async def _change(self, amount: int, lock: str | None = None) -> list[Proof]:
         """Swap for exact coins; the rest comes back."""
         purse = Counter(proof.amount for proof in self.proofs)
         highest = max(each.input_fee_ppk for each in await self._load_keysets())
@@ -129,7 +132,7 @@ class Wallet:
         rest = sum(proof.amount for proof in inputs) - self._fee(inputs) - amount
         to_send = split(amount)
         try:
-            made = await self._swap(inputs, [*to_send, *split(rest)])
+            made = await self._swap(inputs, [*to_send, *split(rest)], len(to_send), lock)
         except MintRefused:
             self.proofs += inputs
             raise
@@ -155,8 +158,16 @@ class Wallet:
     def _fee(self, proofs: Iterable[Proof]) -> int:
         return keyset.fee(self._keysets[proof.keyset_id].input_fee_ppk for proof in proofs)
 
-    async def _swap(self, inputs: Sequence[Proof], amounts: Sequence[int]) -> list[Proof]:
+    async def _swap(
+        self,
+        inputs: Sequence[Proof],
+        amounts: Sequence[int],
+        locked: int = 0,
+        lock: str | None = None,
+    ) -> list[Proof]:
         wanted = await self._outputs(amounts)
+        if lock is not None:
+            wanted = (*(_locked(each, lock) for each in wanted[:locked]), *wanted[locked:])
         return await self._signed("swap", wanted, inputs=outputs.proofs_json(inputs))
 
     async def _outputs(self, amounts: Sequence[int]) -> tuple[Output, ...]:
@@ -206,3 +217,9 @@ class Wallet:
         if response.status_code != httpx.codes.OK:
             raise MintRefused(answer.get("code"), str(answer.get("detail")))
         return answer
+
+
+def _locked(output: Output, key: str) -> Output:
+    """The same output under a lock; what would have been its secret makes the lock unique."""
+    secret = lock_secret(key, nonce=output.secret)
+    return replace(output, secret=secret, b_=bdhke.blind(secret, output.r))

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from routstr import __version__
 from routstr.config import Settings, check_for_serving, load_models
+from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
 from routstr.errors import ConfigError
 from routstr.flows.context import (
@@ -55,7 +56,7 @@ from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.leases import DropLeases
 from routstr.ledger.migrate import migrate
-from routstr.ledger.seed import wallet_mnemonic
+from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
 from routstr.web.balance import router as balance_router
@@ -298,6 +299,7 @@ async def assemble(
         ledger=ledger,
         database=database,
         wallet=wallet,
+        acceptance=acceptance_keys(wallet.seed, await acceptance_index(database)),
         mints=mints,
         upstream=upstream,
         catalog=catalog,
@@ -354,6 +356,7 @@ def _periods(settings: Settings) -> Periods:
         audit_s=settings.audit_every_s,
         prune_s=settings.prune_every_s,
         renew_s=settings.hold_renew_s,
+        redeem_s=settings.redeem_every_s,
         reconcile_s=settings.reconcile_every_s,
         invoices_s=settings.invoices_every_s,
     )

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from routstr.core.pricing import Model
+from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.amounts import FloatGoal
 from routstr.errors import InvalidModel, RateLimited, RoutstrError, ServiceUnavailable
 from routstr.gateways.mint import MintClient
@@ -300,12 +301,14 @@ class SeenMint:
 class MintShelf:
     """The mints this process has seen, so that a deposit does not ask for keysets each time.
 
-    `asking` holds the one question under way per mint, which everybody who needs it awaits.
+    `asking` holds the one question under way per mint, which everybody who needs it awaits;
+    `redeeming` the mints whose locked ecash is being redeemed ahead of time.
     """
 
     def __init__(self) -> None:
         """None yet."""
         self._seen: dict[str, SeenMint] = {}
+        self.redeeming: set[str] = set()
         self.asking: dict[str, asyncio.Task[SeenMint]] = {}
 
     def find(self, url: str) -> SeenMint | None:
@@ -327,6 +330,7 @@ class Context:
     ledger: LedgerExecutor
     database: Database
     wallet: Wallet = field(repr=False)
+    acceptance: AcceptanceKeys
     mints: MintClient
     upstream: UpstreamClient
     catalog: Catalog

@@ -5,7 +5,7 @@ proofs; only then is anybody told. The work runs in a task of the node's own, so
 leaves changes nothing. What was begun is found again by the token's Ys, whoever brings it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from routstr.core.money import msat_from_unit
@@ -21,6 +21,7 @@ from routstr.errors import (
     TokenRedemptionFailed,
 )
 from routstr.flows.context import Context
+from routstr.flows.instant import check_locked, waiting_msat_max
 from routstr.flows.mints import (
     active_keyset,
     fees_ppk,
@@ -29,6 +30,7 @@ from routstr.flows.mints import (
     split_on,
     unreachable,
 )
+from routstr.flows.redeem import redeem_soon
 from routstr.flows.swap import (
     DOUBTFUL,
     SPENT,
@@ -50,16 +52,17 @@ from routstr.flows.tokens import Checked, check_token, read_token
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
+from routstr.ledger.credits import Credited
 from routstr.ledger.deposits import (
     BeginDeposit,
     Begun,
     CreditDeposit,
-    Credited,
     DepositView,
     FailDeposit,
     ReplaceDepositOperation,
 )
 from routstr.ledger.leases import Claim
+from routstr.ledger.locked import AcceptLocked
 from routstr.ledger.reads_ecash import deposit_progress, find_deposit
 from routstr.ledger.sagas import Operation, OperationState
 
@@ -129,6 +132,9 @@ def new_key(ctx: Context) -> NewKey:
 
 
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
+    received = await _accept_locked(ctx, token, intent)
+    if received is not None:
+        return received
     checked = await check_token(ctx, token)
     ctx.failpoint("deposit.checked")
     begun = await _begin(ctx, checked, intent)
@@ -139,29 +145,57 @@ async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
     return await _attach(ctx, begun.deposit)
 
 
-async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
-    token = checked.token
-    return await ctx.ledger.submit(
-        BeginDeposit(
-            deposit_id=ctx.new_id("dep"),
-            target=intent.target,
-            new_key=intent.new_key,
-            mint_id=checked.mint.id,
-            mint_url=checked.mint.url,
-            unit=token.unit,
-            keyset_id=checked.keyset.id,
-            proofs=token.proofs,
-            ys=token.ys(),
-            output_amounts=split_on(checked.keyset, checked.net_amount),
-            face_amount=token.amount,
-            fee_amount=checked.fee_amount,
-            credit_msat=msat_from_unit(checked.net_amount, token.unit),
-            source=intent.source,
-            owner=ctx.new_id("lease"),
-            lease_s=ctx.limits.mint_lease_s,
-            idempotency_key=intent.idempotency_key,
-            fingerprint=intent.fingerprint,
+async def _accept_locked(ctx: Context, token: Token, intent: Intent) -> Received | None:
+    """Credit ecash that only this node can spend at once; None if its mint must be asked."""
+    checked = await check_locked(ctx, token)
+    if checked is None:
+        return None
+    ctx.failpoint("instant.checked")
+    locks = [ctx.acceptance.lock_of(proof.secret) for proof in checked.token.proofs]
+    accepted = await ctx.ledger.submit(
+        AcceptLocked(
+            deposit=_plan(ctx, checked, intent),
+            lock_key=ctx.acceptance.current,
+            locktimes=[None if lock is None else lock.locktime for lock in locks],
+            waiting_msat_max=waiting_msat_max(ctx),
         )
+    )
+    ctx.failpoint("instant.accepted")
+    if accepted.existing is not None:
+        return await _attach(ctx, accepted.existing)
+    if accepted.waiting is not None:
+        redeem_soon(ctx, checked.mint.url, accepted.waiting)
+    credited = accepted.credited
+    return None if credited is None else _received(credited, is_first=True)
+
+
+async def _begin(ctx: Context, checked: Checked, intent: Intent) -> Begun:
+    plan = _plan(ctx, checked, intent)
+    proofs = [ctx.acceptance.unlock(proof) for proof in checked.token.proofs]
+    return await ctx.ledger.submit(replace(plan, proofs=proofs))
+
+
+def _plan(ctx: Context, checked: Checked, intent: Intent) -> BeginDeposit:
+    token = checked.token
+    return BeginDeposit(
+        deposit_id=ctx.new_id("dep"),
+        target=intent.target,
+        new_key=intent.new_key,
+        mint_id=checked.mint.id,
+        mint_url=checked.mint.url,
+        unit=token.unit,
+        keyset_id=checked.keyset.id,
+        proofs=token.proofs,
+        ys=token.ys(),
+        output_amounts=split_on(checked.keyset, checked.net_amount),
+        face_amount=token.amount,
+        fee_amount=checked.fee_amount,
+        credit_msat=msat_from_unit(checked.net_amount, token.unit),
+        source=intent.source,
+        owner=ctx.new_id("lease"),
+        lease_s=ctx.limits.mint_lease_s,
+        idempotency_key=intent.idempotency_key,
+        fingerprint=intent.fingerprint,
     )
 
 

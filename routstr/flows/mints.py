@@ -88,17 +88,18 @@ async def _ask_together(ctx: Context, url: str) -> SeenMint:
 
 
 async def _ask(ctx: Context, url: str) -> SeenMint:
-    asked_at_s = ctx.monotonic_s()
+    asked_at_s, asked_at = ctx.monotonic_s(), ctx.clock.now()
     try:
-        keysets = await ctx.mints.load_keysets(url)
+        about, keysets = await ctx.mints.load_mint(url)
     except MintMisbehaved as error:
         log.error("mint_misbehaved", mint_url=url, reason=str(error))
         raise UntrustedMint("This mint's keysets do not hold what the protocol asks.") from error
     except (MintUnknown, MintRefused) as error:
         raise unreachable(error) from error
     known = tuple(keyset for keyset in keysets if keyset.unit in UNITS)
-    mint_id = await ctx.ledger.submit(SaveMint(mint_url=url, keysets=known))
-    seen = SeenMint(mint=MintRow(id=mint_id, url=url, keysets=known), seen_at_s=asked_at_s)
+    mint_id = await ctx.ledger.submit(SaveMint(mint_url=url, keysets=known, nuts=about.nuts))
+    mint = MintRow(id=mint_id, url=url, keysets=known, nuts=about.nuts, answered_at=asked_at)
+    seen = SeenMint(mint=mint, seen_at_s=asked_at_s)
     ctx.shelf.put(url, seen)
     return seen
 

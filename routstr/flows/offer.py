@@ -11,6 +11,7 @@ from typing import Final
 from routstr.core.money import MSAT_PER_SAT, ceil_div
 from routstr.core.pricing import Quote
 from routstr.ecash.keyset import fee
+from routstr.ecash.p2pk import P2PK_KIND
 from routstr.ecash.request import Lock, PaymentRequest, encode_request_a, encode_request_b
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
@@ -80,7 +81,9 @@ def with_redemption_fee(amount: int, fee_ppk: int) -> int:
 
 def acceptance_lock(ctx: Context) -> Lock | None:
     """The lock payers may put on their ecash, so that it is taken without asking the mint."""
-    return None
+    if ctx.limits.p2pk_lock == "off":
+        return None
+    return Lock(kind=P2PK_KIND, data=ctx.acceptance.current)
 
 
 async def _fee_ppk(ctx: Context, url: str) -> int:

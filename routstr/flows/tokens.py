@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from routstr.ecash.bdhke import dleq_ok_for_proof
+from routstr.ecash.errors import InvalidSecret
 from routstr.ecash.keyset import UnknownKeyset, fee, find_keyset
 from routstr.ecash.proof import Keyset, Proof
-from routstr.ecash.secret import Nut10Secret, parse_secret
 from routstr.ecash.token import Token, decode_token, resolve_ids
 from routstr.errors import InvalidToken, MintRateLimited, SwapFeesExceedAmount
 from routstr.flows.context import Context
@@ -41,16 +41,32 @@ class Checked:
 def read_token(ctx: Context, text: str, *, bytes_max: int) -> Token:
     """Decode a token and check its mint against the allow-list; asks nobody.
 
-    Raises InvalidToken, also for ecash under a spending condition (NUT-10), which is not ours to
-    meet, TokenZeroValue and UntrustedMint.
+    Raises InvalidToken, also for ecash under a spending condition (NUT-10) that is not a lock to
+    this node's key alone, TokenZeroValue and UntrustedMint.
     """
     token = decode_token(text, bytes_max=bytes_max)
     url = allowed_mint(ctx, token.mint_url)
     if token.unit not in UNITS:
         raise InvalidToken("The token's unit is neither sat nor msat.")
-    if any(isinstance(parse_secret(proof.secret), Nut10Secret) for proof in token.proofs):
-        raise InvalidToken("This ecash is locked; receive it in a wallet and send it on unlocked.")
+    _check_locks(ctx, token)
     return Token(mint_url=url, unit=token.unit, proofs=token.proofs, memo=None)
+
+
+def _check_locks(ctx: Context, token: Token) -> None:
+    """Raises InvalidToken for a lock that this node's signature alone does not open (NUT-11)."""
+    now = int(ctx.clock.now().timestamp())
+    for proof in token.proofs:
+        try:
+            lock = ctx.acceptance.lock_of(proof.secret)
+        except InvalidSecret as error:
+            raise InvalidToken(
+                "This ecash is locked, and not to this node's key alone; receive it in a wallet"
+                " and send it on."
+            ) from error
+        if lock is None or lock.locktime is None or not lock.refund_keys:
+            continue
+        if lock.locktime <= now:
+            raise InvalidToken("This ecash was locked for a time, and that time is over.")
 
 
 async def check_token(ctx: Context, token: Token) -> Checked:

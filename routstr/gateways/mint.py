@@ -156,13 +156,25 @@ class MintClient:
         known: Mapping[str, Keyset] | None = None,
         priority: Priority = Priority.RECEIVE,
     ) -> tuple[Keyset, ...]:
-        """All sat and msat keysets with keys, ids recomputed, of a mint fit for use.
+        """The keysets of `load_mint`."""
+        _, keysets = await self.load_mint(mint_url, known=known, priority=priority)
+        return keysets
+
+    async def load_mint(
+        self,
+        mint_url: str,
+        *,
+        known: Mapping[str, Keyset] | None = None,
+        priority: Priority = Priority.RECEIVE,
+    ) -> tuple[MintInfo, tuple[Keyset, ...]]:
+        """A mint fit for use, and its sat and msat keysets with keys, ids recomputed.
 
         `known` keysets by id are not asked for again: an id is a commitment to its keys. Raises
         MintMisbehaved for a missing NUT 07, 09 or 12, an id that is not its keyset's, or an active
         keyset with an input fee above INPUT_FEE_PPK_MAX.
         """
-        if not (await self.get_info(mint_url, priority=priority)).nuts >= REQUIRED_NUTS:
+        about = await self.get_info(mint_url, priority=priority)
+        if not about.nuts >= REQUIRED_NUTS:
             raise MintMisbehaved("the mint lacks NUT 07, 09 or 12")
         keysets: list[Keyset] = []
         for info in await self.get_keysets(mint_url, priority=priority):
@@ -183,7 +195,7 @@ class MintClient:
             if not id_matches(keyset):
                 raise MintMisbehaved("a keyset's id is not that of its keys")
             keysets.append(keyset)
-        return tuple(keysets)
+        return about, tuple(keysets)
 
     async def swap(
         self, mint_url: str, body: bytes, *, priority: Priority

@@ -9,6 +9,7 @@ from routstr.flows.context import Context
 from routstr.flows.expire import expire, prune
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.reconcile import RECONCILE_JOB, reconcile
+from routstr.flows.redeem import redeem
 from routstr.flows.renew import renew
 from routstr.flows.resume import resume
 
@@ -41,6 +42,7 @@ class Periods:
     audit_s: float
     prune_s: float
     renew_s: float
+    redeem_s: float
     reconcile_s: float
     invoices_s: float
 
@@ -52,6 +54,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="expire", every_s=periods.expire_s, run=_expire),
         Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
         Job(name="invoices", every_s=periods.invoices_s, run=_invoices, is_shared=False),
+        Job(name="redeem", every_s=periods.redeem_s, run=_redeem),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
         Job(
@@ -78,6 +81,11 @@ async def _resume(ctx: Context) -> tuple[bool, Result]:
 
 async def _invoices(ctx: Context) -> tuple[bool, Result]:
     return True, {"looked_at": await look_at_invoices(ctx)}
+
+
+async def _redeem(ctx: Context) -> tuple[bool, Result]:
+    redeemed = await redeem(ctx)
+    return True, {"redeemed": redeemed.done, "lost": redeemed.lost}
 
 
 async def _prune(ctx: Context) -> tuple[bool, Result]:

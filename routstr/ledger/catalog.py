@@ -1,6 +1,6 @@
 """What the node knows of its mints, and the lease and result of each job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ JOB = table_of(JobRun)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveMint(RowCommand[str]):
-    """Remember a mint and its keysets; yields the mint's id. Counters are never touched.
+    """Remember what a mint answered just now; yields its id. Counters are never touched.
 
     Refuses with UntrustedMint when a keyset belongs to another mint, shares the 31 bits that
     derive secrets with another keyset (SR-6), or shows other keys than before.
@@ -27,6 +27,7 @@ class SaveMint(RowCommand[str]):
 
     mint_url: str
     keysets: Sequence[Keyset]
+    nuts: Collection[int] = ()
 
     async def run(self, transaction: Transaction) -> str:
         """Insert or update each."""
@@ -52,11 +53,17 @@ class SaveMint(RowCommand[str]):
         found = await transaction.connection.scalar(
             select(MINT.c.id).where(MINT.c.url == self.mint_url)
         )
+        answer = {"nuts": sorted(self.nuts), "answered_at": now}
         if found is not None:
+            await transaction.connection.execute(
+                update(MINT).where(MINT.c.id == found).values(**answer)
+            )
             return str(found)
         mint_id = transaction.wallet.new_id("mint")
         await transaction.connection.execute(
-            insert(MINT).values(id=mint_id, url=self.mint_url, created_at=now, updated_at=now)
+            insert(MINT).values(
+                id=mint_id, url=self.mint_url, created_at=now, updated_at=now, **answer
+            )
         )
         return mint_id
 

@@ -5,16 +5,17 @@ the same token meet there, and one of them wins. Proofs stored and key credited 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlalchemy import delete, func, insert, select, update
 
 from routstr.ecash.proof import Proof
 from routstr.errors import IdempotencyMismatch, KeyRevoked, TokenAlreadySpent
-from routstr.ledger.accounts import APIKEY, NewKey, open_account
+from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
+from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
 from routstr.ledger.sagas import (
     Operation,
     OperationState,
@@ -24,9 +25,8 @@ from routstr.ledger.sagas import (
     prepare,
     store_proofs,
 )
-from routstr.ledger.tables import ONE_SHOT, Deposit, DepositInput, MintOperation, table_of
+from routstr.ledger.tables import ONE_SHOT, DepositInput, MintOperation, table_of
 
-DEPOSIT = table_of(Deposit)
 INPUT = table_of(DepositInput)
 OPERATION = table_of(MintOperation)
 
@@ -96,10 +96,10 @@ class BeginDeposit(RowCommand[Begun]):
         if account is not None and account.revoked_at is not None:
             raise KeyRevoked
         account_id = None if account is None else account.id
-        existing = await self._existing(transaction, account_id)
+        existing = await self.existing(transaction, account_id)
         if existing is not None:
             return Begun(deposit=existing, operation=await self._own(transaction, existing))
-        await self._insert(transaction, account_id)
+        await self.write(transaction, account_id)
         operation = await prepare(
             transaction,
             Plan(
@@ -120,9 +120,10 @@ class BeginDeposit(RowCommand[Begun]):
         assert deposit is not None
         return Begun(deposit=deposit, operation=operation)
 
-    async def _existing(
+    async def existing(
         self, transaction: Transaction, account_id: str | None
     ) -> DepositView | None:
+        """The deposit of these Ys. Raises what keeps this one from being it."""
         connection = transaction.connection
         if self.idempotency_key is not None and account_id is not None:
             row = (
@@ -165,7 +166,10 @@ class BeginDeposit(RowCommand[Begun]):
             transaction.connection, transaction.wallet, existing.operation_id
         )
 
-    async def _insert(self, transaction: Transaction, account_id: str | None) -> None:
+    async def write(
+        self, transaction: Transaction, account_id: str | None, *, is_locked: bool = False
+    ) -> None:
+        """The deposit's row and its Ys, pending."""
         new_key = self.new_key if account_id is None else None
         sealed = None
         if new_key is not None and new_key.text:
@@ -187,21 +191,12 @@ class BeginDeposit(RowCommand[Begun]):
                 idempotency_key=self.idempotency_key,
                 fingerprint=self.fingerprint,
                 created_at=transaction.book.now,
+                is_locked=is_locked,
             )
         )
         await transaction.connection.execute(
             insert(INPUT), [{"y": y, "deposit_id": self.deposit_id} for y in self.ys]
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credited:
-    """A credit that is durable; `available_msat` is what the key may spend right after."""
-
-    deposit_id: str
-    api_key_id: str
-    credit_msat: int
-    available_msat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,58 +219,17 @@ class CreditDeposit(RowCommand[Credited]):
 
     async def run(self, transaction: Transaction) -> Credited:
         """sent → done, pending → credited, and the money."""
-        connection, book = transaction.connection, transaction.book
+        connection = transaction.connection
         row = (
             await connection.execute(
                 select(DEPOSIT).where(DEPOSIT.c.id == self.operation.deposit_id)
             )
         ).one()
         if row.state == "credited":
-            return await _first_credit(transaction, row.id)
+            return await first_credit(transaction, row.id)
         await move_operation(transaction, self.operation.id, OperationState.DONE)
         await store_proofs(transaction, self.operation, self.proofs, self.ys, withdrawal_id=None)
-        if row.api_key_id is None:
-            account = await open_account(transaction, NewKey.from_terms(row.new_key))
-        else:
-            account = book.account(KeyRef(id=row.api_key_id))
-        account = replace(
-            account, total_deposited_msat=account.total_deposited_msat + row.credit_msat
-        )
-        account = book.post(
-            account, row.credit_msat, "deposit", f"deposit:{row.id}", description="Cashu token"
-        )
-        credited = await connection.execute(
-            update(DEPOSIT)
-            .where(DEPOSIT.c.id == row.id, DEPOSIT.c.state == "pending")
-            .values(state="credited", api_key_id=account.id, credited_at=book.now)
-        )
-        if credited.rowcount != 1:
-            raise LostRace
-        return Credited(
-            deposit_id=row.id,
-            api_key_id=account.id,
-            credit_msat=row.credit_msat,
-            available_msat=account.available_msat,
-        )
-
-
-async def _first_credit(transaction: Transaction, deposit_id: str) -> Credited:
-    row = (
-        await transaction.connection.execute(
-            select(DEPOSIT.c.api_key_id, DEPOSIT.c.credit_msat, APIKEY.c.balance, APIKEY.c.reserved)
-            .join(APIKEY, APIKEY.c.id == DEPOSIT.c.api_key_id)
-            .where(DEPOSIT.c.id == deposit_id)
-        )
-    ).one()
-    available_msat = row.balance - row.reserved
-    if transaction.book.has(row.api_key_id):  # the book is ahead of the row until the batch ends
-        available_msat = transaction.book.account(KeyRef(id=row.api_key_id)).available_msat
-    return Credited(
-        deposit_id=deposit_id,
-        api_key_id=row.api_key_id,
-        credit_msat=row.credit_msat,
-        available_msat=available_msat,
-    )
+        return await credit(transaction, row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,19 @@ async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, in
     return None if row is None else (row.sealed_value, row.version)
 
 
+async def plain_setting(connection: ReadConnection, name: str) -> Mapping[str, object] | None:
+    """The value in force of a setting that is no secret."""
+    row = (
+        await connection.execute(
+            select(SETTING.c.value)
+            .where(SETTING.c.name == name)
+            .order_by(SETTING.c.version.desc())
+            .limit(1)
+        )
+    ).one_or_none()
+    return None if row is None else row.value
+
+
 async def is_reachable(connection: ReadConnection) -> bool:
     """Whether the database answers."""
     return bool(await connection.scalar(select(literal(1))))

@@ -124,18 +124,20 @@ async def deposit_progress(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MintRow:
-    """A mint and its keysets as last seen."""
+    """A mint and its keysets as last seen, and when and what NUTs it announced then."""
 
     id: str
     url: str
     keysets: tuple[Keyset, ...]
+    nuts: frozenset[int] = frozenset()
+    answered_at: datetime | None = None
 
 
 async def find_mint(connection: ReadConnection, url: str) -> MintRow | None:
     """The mint of that canonical URL, if it was ever reached."""
     rows = (
         await connection.execute(
-            select(KEYSET, MINT.c.url)
+            select(KEYSET, MINT.c.url, MINT.c.nuts, MINT.c.answered_at)
             .join(MINT, MINT.c.id == KEYSET.c.mint_id)
             .where(MINT.c.url == url)
         )
@@ -153,7 +155,13 @@ async def find_mint(connection: ReadConnection, url: str) -> MintRow | None:
         )
         for row in rows
     )
-    return MintRow(id=rows[0].mint_id, url=url, keysets=keysets)
+    return MintRow(
+        id=rows[0].mint_id,
+        url=url,
+        keysets=keysets,
+        nuts=frozenset(rows[0].nuts or ()),
+        answered_at=rows[0].answered_at,
+    )
 
 
 async def has_due_operation(connection: ReadConnection, now: datetime) -> bool:
@@ -173,6 +181,41 @@ async def proof_ys(
         select(PROOF.c.y).where(PROOF.c.withdrawal_id == withdrawal_id).limit(limit)
     )
     return list(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedProof:
+    """Locked ecash that waits to be redeemed; amount in the unit of its keyset."""
+
+    y: str
+    keyset_id: str
+    unit: str
+    amount: int
+    locktime: int | None
+
+
+async def locked_proofs(
+    connection: ReadConnection, mint_url: str, *, limit: int
+) -> list[LockedProof]:
+    """What is locked at a mint and in no operation, the earliest locktime first."""
+    rows = await connection.execute(
+        select(PROOF.c.y, PROOF.c.keyset_id, KEYSET.c.unit, PROOF.c.amount, PROOF.c.locktime)
+        .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+        .join(MINT, MINT.c.id == KEYSET.c.mint_id)
+        .where(MINT.c.url == mint_url, PROOF.c.lock_key.is_not(None), PROOF.c.state == "locked")
+        .order_by(PROOF.c.locktime.is_(None), PROOF.c.locktime, PROOF.c.y)
+        .limit(limit)
+    )
+    return [
+        LockedProof(
+            y=row.y,
+            keyset_id=row.keyset_id,
+            unit=row.unit,
+            amount=row.amount,
+            locktime=row.locktime,
+        )
+        for row in rows
+    ]
 
 
 async def deposit_owner(connection: ReadConnection, deposit_id: str) -> str | None:

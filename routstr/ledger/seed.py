@@ -10,10 +10,11 @@ from sqlalchemy.exc import IntegrityError
 from routstr.errors import ConfigError
 from routstr.ledger.columns import Sealed
 from routstr.ledger.engine import Database, ReadConnection
-from routstr.ledger.reads import SETTING, sealed_setting
+from routstr.ledger.reads import SETTING, plain_setting, sealed_setting
 from routstr.ledger.vault import CannotOpen, Vault
 
 NAME: Final = "wallet_mnemonic"
+ACCEPTANCE_INDEX: Final = "acceptance_key_index"
 
 
 async def wallet_mnemonic(
@@ -62,3 +63,11 @@ async def stored_mnemonic(connection: ReadConnection, vault: Vault) -> str | Non
 
 def _sealed(vault: Vault, mnemonic: str) -> Sealed:
     return vault.seal(mnemonic, table="setting", column="sealed_value", row_id=NAME)
+
+
+async def acceptance_index(database: Database) -> int:
+    """Which of the seed's acceptance keys this database uses: one key, one database."""
+    async with database.reading() as connection:
+        value = await plain_setting(connection, ACCEPTANCE_INDEX)
+    index = None if value is None else value.get("index")
+    return index if isinstance(index, int) else 0

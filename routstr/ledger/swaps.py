@@ -11,11 +11,10 @@ from typing import Final, Literal
 
 from sqlalchemy import select, update
 
-from routstr.ecash.outputs import proofs_json
 from routstr.ecash.proof import Proof
 from routstr.errors import MintShort
 from routstr.ledger.commands import RowCommand, Transaction
-from routstr.ledger.purse import Drawn, draw_these
+from routstr.ledger.purse import draw_these
 from routstr.ledger.sagas import (
     OPERATION,
     PROOF,
@@ -31,8 +30,8 @@ from routstr.ledger.sagas import (
 OwnKind = Literal["swap", "redeem"]
 FROM_STATE: Final[Mapping[str, str]] = {"swap": "unspent", "redeem": "locked"}
 
-Sign = Callable[[str], str]
-"""From a proof's secret to the witness that unlocks it (NUT-11)."""
+Unlock = Callable[[Proof], Proof]
+"""From a locked proof to the same with its witness (NUT-11)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ class BeginSwap(RowCommand[Operation]):
     owner: str
     lease_s: float
     predecessor_id: str | None = None
-    sign: Sign | None = field(default=None, repr=False)
+    unlock: Unlock | None = field(default=None, repr=False)
 
     async def run(self, transaction: Transaction) -> Operation:
         """unspent or locked → reserved, and the operation."""
@@ -75,7 +74,7 @@ class BeginSwap(RowCommand[Operation]):
                 mint_id=self.mint_id,
                 keyset_id=self.keyset_id,
                 unit=self.unit,
-                inputs=self._inputs(drawn),
+                inputs=_unlocked(drawn.proofs, self.unlock),
                 outputs=[(amount, "keep") for amount in self.output_amounts],
                 input_amount=drawn.amount,
                 fee_amount=drawn.fee_amount,
@@ -89,14 +88,9 @@ class BeginSwap(RowCommand[Operation]):
         )
         return operation
 
-    def _inputs(self, drawn: Drawn) -> Sequence[Proof] | Sequence[Mapping[str, object]]:
-        if self.sign is None:
-            return drawn.proofs
-        sign = self.sign
-        return [
-            {**each, "witness": sign(proof.secret)}
-            for each, proof in zip(proofs_json(drawn.proofs), drawn.proofs, strict=True)
-        ]
+
+def _unlocked(proofs: Sequence[Proof], unlock: Unlock | None) -> Sequence[Proof]:
+    return proofs if unlock is None else [unlock(proof) for proof in proofs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,6 +203,8 @@ class Mint(Row, table=True):
     id: str = Field(primary_key=True, sa_type=Text)
     url: str = Field(unique=True, sa_type=Text)
     name: str | None = Field(default=None, sa_type=Text)
+    nuts: list[int] | None = Field(default=None, sa_type=Json)
+    answered_at: datetime | None = Field(default=None, sa_type=UtcTime)
     created_at: datetime = Field(sa_type=UtcTime)
     updated_at: datetime = Field(sa_type=UtcTime)
 
@@ -297,6 +299,13 @@ class ProofRow(Row, table=True):
             name="state_known",
         ),
         Index("ix_proof_keyset_id_state_amount", "keyset_id", "state", "amount"),
+        Index(
+            "ix_proof_locked",
+            "keyset_id",
+            "locktime",
+            postgresql_where=text("lock_key IS NOT NULL AND state IN ('locked', 'reserved')"),
+            sqlite_where=text("lock_key IS NOT NULL AND state IN ('locked', 'reserved')"),
+        ),
     )
     y: str = Field(primary_key=True, sa_type=Text)
     keyset_id: str = Field(foreign_key="keyset.id", sa_type=Text)

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 
 from routstr.config import Settings
 from routstr.core.pricing import Model, Price
+from routstr.ecash.acceptance import acceptance_keys
 from routstr.flows.context import (
     Catalog,
     Context,
@@ -249,6 +250,7 @@ async def _context(
             ledger=ledger,
             database=database,
             wallet=wallet,
+            acceptance=acceptance_keys(wallet.seed, 0),
             mints=MintClient(mint_urls=(), clock=clock),
             upstream=client,
             catalog=Catalog([CHAT_MODEL, FLAT_MODEL]),

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from routstr.config import Settings
+from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.bdhke import y_of
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
 from routstr.flows.audit import audit
@@ -246,6 +247,7 @@ async def _parts(
         ) as upstream,
     ):
         yield {
+            "acceptance": acceptance_keys(seed, 0),
             "ledger": LedgerExecutor(database, wallet=wallet, clock=clock, limits=ExecutorLimits()),
             "database": database,
             "wallet": wallet,

@@ -21,7 +21,8 @@ from routstr.ledger.audit import AuditReport, audit
 from routstr.ledger.book import KeyRef
 from routstr.ledger.catalog import SaveMint
 from routstr.ledger.commands import Wallet
-from routstr.ledger.deposits import BeginDeposit, Begun, CreditDeposit, Credited
+from routstr.ledger.credits import Credited
+from routstr.ledger.deposits import BeginDeposit, Begun, CreditDeposit
 from routstr.ledger.engine import Database, PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.holds import Reserve, Settle

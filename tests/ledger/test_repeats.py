@@ -182,7 +182,7 @@ SCENES: list[Scene] = [
     finishing_job,
 ]
 # What only says when a row was touched last.
-TIMES = ("updated_at", "finished_at", "next_run_at")
+TIMES = ("updated_at", "answered_at", "finished_at", "next_run_at")
 
 
 @pytest.mark.parametrize("scene", SCENES)

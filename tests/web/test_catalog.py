@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from routstr.ecash.bdhke import is_point
 from tests.fakes.mint import FakeMint
 from tests.harness.desk import Desk, open_desk
 
@@ -90,6 +91,7 @@ async def test_info(desk: Desk) -> None:
         "version": body["version"],
         "npub": "npub1x",
         "mints": [desk.mint.url],
+        "p2pk_pubkey": body["p2pk_pubkey"],
         "http_url": "https://node.example",
         "onion_url": None,
         "child_key_cost_msats": 0,
@@ -97,6 +99,7 @@ async def test_info(desk: Desk) -> None:
         "refund_ttl_seconds": 30 * 86_400,
         "fees": {"platform_msats": 0, "markup_percent": 0},
     }
+    assert is_point(body["p2pk_pubkey"])
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])

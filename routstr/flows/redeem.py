@@ -1,0 +1,179 @@
+"""Redeeming locked ecash: swapped for coins of the node's own, in batches, the earliest lock first.
+
+A batch is asked about before it is swapped, so what its mint calls spent is found by name: nobody
+but this node could have spent it, so the mint went back on its word, and the credit is the
+operator's loss. A batch that is refused is halved down to the proof it was refused for.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from routstr.core.money import msat_from_unit
+from routstr.ecash.keyset import fee
+from routstr.errors import MintShort, RoutstrError
+from routstr.flows.context import Context
+from routstr.flows.mints import active_keyset, fees_ppk, known_mint, split_on, unreachable
+from routstr.flows.own_swap import drive_own_swap
+from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
+from routstr.gateways.mint_limits import Priority
+from routstr.gateways.mint_wire import ProofState
+from routstr.ledger.locked import Waiting, WriteOff
+from routstr.ledger.reads_ecash import LockedProof, MintRow, locked_proofs
+from routstr.ledger.swaps import BeginSwap
+
+log = structlog.get_logger()
+
+BATCH_MAX: Final = 100
+SOON_PROOFS: Final = 50
+LOCK_ENDS_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redeemed:
+    """How many proofs were redeemed, and how many their mint went back on."""
+
+    done: int = 0
+    lost: int = 0
+
+    def __add__(self, other: "Redeemed") -> "Redeemed":
+        return Redeemed(done=self.done + other.done, lost=self.lost + other.lost)
+
+
+async def redeem(ctx: Context) -> Redeemed:
+    """Redeem what is locked at each listed mint, side by side; a mint that is down keeps its own.
+
+    The mints are asked for their keysets on the way, so that it is known which still answer.
+    """
+    found = await asyncio.gather(*(redeem_at(ctx, url) for url in ctx.facts.mints))
+    return sum(found, Redeemed())
+
+
+async def redeem_at(ctx: Context, mint_url: str) -> Redeemed:
+    """Redeem what is locked at one mint, as far as it answers."""
+    redeemed = Redeemed()
+    try:
+        mint = await known_mint(ctx, mint_url)
+        while locked := await _locked(ctx, mint_url):
+            batch = await _redeem_batch(ctx, mint, locked)
+            redeemed += batch
+            if batch == Redeemed() or len(locked) < BATCH_MAX:
+                break
+    except RoutstrError as error:
+        await _warn(ctx, mint_url, error)
+    return redeemed
+
+
+def redeem_soon(ctx: Context, mint_url: str, waiting: Waiting) -> None:
+    """Start redeeming ahead of time when much is waiting: half the cap, or many proofs."""
+    much_msat = msat_from_unit(ctx.limits.locked_sats_max, "sat") // 2
+    is_much = waiting.proofs >= SOON_PROOFS or waiting.amount_msat >= much_msat
+    if not is_much or mint_url in ctx.shelf.redeeming:
+        return
+    ctx.shelf.redeeming.add(mint_url)
+    task = ctx.tasks.start(redeem_at(ctx, mint_url), name="redeem")
+    task.add_done_callback(lambda _: ctx.shelf.redeeming.discard(mint_url))
+
+
+async def _locked(ctx: Context, mint_url: str) -> list[LockedProof]:
+    async with ctx.database.reading() as connection:
+        return await locked_proofs(connection, mint_url, limit=BATCH_MAX)
+
+
+async def _redeem_batch(ctx: Context, mint: MintRow, locked: Sequence[LockedProof]) -> Redeemed:
+    """Ask which are spent, write those off, swap the others, unit by unit."""
+    try:
+        states = await ctx.mints.check_state(
+            mint.url, [proof.y for proof in locked], priority=Priority.REDEEM
+        )
+    except (MintUnknown, MintRefused, MintMisbehaved) as error:
+        raise unreachable(error) from error
+    spent = [proof for proof in locked if states[proof.y] is ProofState.SPENT]
+    redeemed = await _write_off(ctx, mint, spent)
+    by_unit: dict[str, list[LockedProof]] = defaultdict(list)
+    for proof in locked:
+        if states[proof.y] is ProofState.UNSPENT:
+            by_unit[proof.unit].append(proof)
+    for unit, proofs in by_unit.items():
+        redeemed += await _redeem_unit(ctx, mint, unit, proofs)
+    return redeemed
+
+
+async def _redeem_unit(
+    ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedProof]
+) -> Redeemed:
+    """Swap them, halving what is refused. One that is refused alone stays, unless it alone is.
+
+    A mint that refuses all of them has another trouble than one of them.
+    """
+    if await _swap(ctx, mint, unit, proofs):
+        return Redeemed(done=len(proofs))
+    fresh = await known_mint(ctx, mint.url, since_s=ctx.monotonic_s())
+    if fresh.keysets != mint.keysets:
+        return Redeemed()  # it was refused for a keyset of the past; the next round knows better
+    refused: list[LockedProof] = []
+    halves = _halves(proofs)
+    redeemed = Redeemed()
+    while halves:
+        half = halves.pop()
+        if await _swap(ctx, mint, unit, half):
+            redeemed += Redeemed(done=len(half))
+        elif len(half) > 1:
+            halves += _halves(half)
+        else:
+            refused += half
+    if not redeemed.done:
+        log.error("locked_proofs_refused", mint_url=mint.url, count=len(refused))
+        return redeemed
+    return redeemed + await _write_off(ctx, mint, refused)
+
+
+def _halves(proofs: Sequence[LockedProof]) -> list[Sequence[LockedProof]]:
+    middle = len(proofs) // 2
+    return [half for half in (proofs[middle:], proofs[:middle]) if half and len(half) < len(proofs)]
+
+
+async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedProof]) -> bool:
+    """Whether the mint took them. Raises MintUnreachable while that is open, MintShort for none."""
+    keyset = active_keyset(mint.keysets, unit)
+    fee_amount = fee(fees_ppk(mint.keysets, [proof.keyset_id for proof in proofs]))
+    net_amount = sum(proof.amount for proof in proofs) - fee_amount
+    if net_amount < 1:
+        raise MintShort("The mint's fee is more than what is to be redeemed.")
+    operation = await ctx.ledger.submit(
+        BeginSwap(
+            kind="redeem",
+            mint_id=mint.id,
+            unit=unit,
+            keyset_id=keyset.id,
+            ys=[proof.y for proof in proofs],
+            output_amounts=split_on(keyset, net_amount),
+            owner=ctx.new_id("lease"),
+            lease_s=ctx.limits.mint_lease_s,
+            unlock=ctx.acceptance.unlock,
+        )
+    )
+    ctx.failpoint("redeem.begun")
+    return await drive_own_swap(ctx, operation, priority=Priority.REDEEM)
+
+
+async def _write_off(ctx: Context, mint: MintRow, proofs: Sequence[LockedProof]) -> Redeemed:
+    if not proofs:
+        return Redeemed()
+    lost = await ctx.ledger.submit(WriteOff(ys=[proof.y for proof in proofs]))
+    amount_msat = sum(msat_from_unit(proof.amount, proof.unit) for proof in proofs)
+    log.error("locked_proofs_lost", mint_url=mint.url, count=lost, amount_msat=amount_msat)
+    return Redeemed(lost=lost)
+
+
+async def _warn(ctx: Context, mint_url: str, error: RoutstrError) -> None:
+    """Say so when a mint cannot be asked and somebody else may soon spend what is locked there."""
+    locked = await _locked(ctx, mint_url)
+    ends = [proof.locktime for proof in locked if proof.locktime is not None]
+    soon = int(ctx.clock.now().timestamp()) + LOCK_ENDS_S
+    if ends and min(ends) <= soon:
+        log.error("locks_end_soon", mint_url=mint_url, code=error.code)
