@@ -56,6 +56,7 @@ from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.leases import DropLeases
 from routstr.ledger.migrate import migrate
+from routstr.ledger.restores import check_restored
 from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
@@ -166,6 +167,8 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
     """A node at work, without its HTTP doors. Raises ConfigError when it must not start."""
     async with AsyncExitStack() as stack:
         ctx = await assemble(settings, ids, failpoint, stack)
+        async with ctx.database.reading() as connection:
+            await check_restored(connection)
         loop = asyncio.get_running_loop()
         ledger = loop.create_task(ctx.ledger.run(), name="ledger")
         if ctx.database.dialect == "sqlite":

@@ -102,12 +102,6 @@ class BalanceTooSmall(InvalidRequest):
     code = "balance_too_small"
 
 
-class ProfitTooSmall(InvalidRequest):
-    """There is less profit than that."""
-
-    code = "profit_too_small"
-
-
 class RequestsInFlight(InvalidRequest):
     """Cannot refund key. There are ongoing requests for this api key."""
 

@@ -11,6 +11,7 @@ from routstr.errors import ConfigError
 from routstr.flows.context import Context
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database, lock_directory, sqlite_directories
+from routstr.ledger.restores import check_restored
 from routstr.log import configure
 
 NOWHERE: Final = "https://nowhere.invalid"  # no command of the operator asks the upstream
@@ -51,7 +52,9 @@ async def looking(settings: Settings) -> AsyncIterator[tuple[Database, Wallet]]:
 
 
 @asynccontextmanager
-async def acting(settings: Settings, *, more_mints: Sequence[str] = ()) -> AsyncIterator[Context]:
+async def acting(
+    settings: Settings, *, more_mints: Sequence[str] = (), is_restoring: bool = False
+) -> AsyncIterator[Context]:
     """A context that writes, without doors and jobs, at the node's mints and `more_mints`.
 
     What it leaves open, the node goes on with. Raises ConfigError.
@@ -62,6 +65,9 @@ async def acting(settings: Settings, *, more_mints: Sequence[str] = ()) -> Async
     checked = checked.model_copy(update={"upstream_base_url": NOWHERE, "models_file": None})
     async with AsyncExitStack() as stack:
         ctx = await assemble(checked, Ids(), _nothing, stack)
+        if not is_restoring:
+            async with ctx.database.reading() as connection:
+                await check_restored(connection)
         ledger = asyncio.get_running_loop().create_task(ctx.ledger.run(), name="ledger")
         try:
             yield ctx

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from routstr.cli import restore
 from routstr.cli.shared import acting, looking, quiet_settings
 from routstr.config import Settings
 from routstr.core.money import sats_text
@@ -31,7 +32,7 @@ from routstr.ledger.reads_wallet import (
     keysets_seen,
     payouts,
 )
-from routstr.ledger.seed import stored_mnemonic
+from routstr.ledger.seed import acceptance_index, stored_mnemonic
 
 PAYOUTS_MAX: Final = 50
 SEED_WARNING: Final = (
@@ -40,6 +41,7 @@ SEED_WARNING: Final = (
 )
 
 cli = typer.Typer(help="The node's ecash, and your share of it.", no_args_is_help=True)
+cli.command("restore")(restore.command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Mint = Annotated[str | None, typer.Option("--mint", help="Only this mint.")]
@@ -62,22 +64,22 @@ def seed(
             raise ConfigError("wallet seed: it shows the words; without a terminal say --yes")
         typer.echo(SEED_WARNING, err=True)
         typer.confirm("Show them?", abort=True, err=True)
-    words, keysets = asyncio.run(_seed(settings))
+    words, keysets, index = asyncio.run(_seed(settings))
     typer.echo(words)
     typer.echo("", err=True)
     if yes:
         typer.echo(SEED_WARNING, err=True)
-    typer.echo("To restore: routstr wallet restore, with the mints", err=True)
+    typer.echo(f"To restore: routstr wallet restore --acceptance-key {index + 1}, with", err=True)
     for url in sorted({each.mint_url for each in keysets} | set(settings.cashu_mints)):
         names = ", ".join(f"{each.id} ({each.unit})" for each in keysets if each.mint_url == url)
         typer.echo(f"  {url}  {names}", err=True)
 
 
-async def _seed(settings: Settings) -> tuple[str, list[KeysetSeen]]:
+async def _seed(settings: Settings) -> tuple[str, list[KeysetSeen], int]:
     async with looking(settings) as (database, wallet), database.reading() as connection:
         words = await stored_mnemonic(connection, wallet.vault)
         assert words is not None, "opening the ledger makes one"
-        return words, await keysets_seen(connection)
+        return words, await keysets_seen(connection), await acceptance_index(database)
 
 
 @cli.command()

@@ -29,7 +29,7 @@ async def wallet_mnemonic(
         stored = await stored_mnemonic(connection, vault)
     if stored is not None:
         return stored
-    fresh = _sealed(vault, new_mnemonic())
+    fresh = sealed_mnemonic(vault, new_mnemonic())
     try:
         async with database.writer.begin() as connection:
             await connection.execute(
@@ -61,7 +61,8 @@ async def stored_mnemonic(connection: ReadConnection, vault: Vault) -> str | Non
         ) from error
 
 
-def _sealed(vault: Vault, mnemonic: str) -> Sealed:
+def sealed_mnemonic(vault: Vault, mnemonic: str) -> Sealed:
+    """A mnemonic as its setting keeps it."""
     return vault.seal(mnemonic, table="setting", column="sealed_value", row_id=NAME)
 
 

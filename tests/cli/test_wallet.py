@@ -99,6 +99,23 @@ async def test_it_shows_what_there_is(operator: Operator) -> None:
     assert unasked == "wallet seed: it shows the words; without a terminal say --yes"
 
 
+@ON_SQLITE
+async def test_twelve_words_bring_it_back(operator: Operator, tmp_path: Path) -> None:
+    await operator.said("receive", operator.mint.issue(41))
+    words = await operator.said("seed", "--yes")
+    sick = "http://127.0.0.1:1"
+    lost = {name: value for name, value in operator.settings.items() if name != "DATABASE_URL"}
+    heir = Operator(directory=tmp_path / "heir", settings=lost, mint=operator.mint)
+    half = await heir.run("restore", "--mint", sick, stdin=f" {words.upper()}\n")
+    assert (half.returncode, half.stderr.count("\n")) == (1, 2)
+    assert f"routstr: {sick}: " in half.stderr
+    assert words.split()[0] not in (half.stdout + half.stderr).split()
+    assert await heir.refusal(2, "send", "1") == (
+        "the wallet of this database is half restored: run `routstr wallet restore` again"
+    )
+    assert "40" in await heir.said("restore", stdin=words)
+
+
 async def test_beside_a_node_on_sqlite_it_only_looks(start_node: StartNode, tmp_path: Path) -> None:
     async with FakeMint() as mint:
         settings = {
