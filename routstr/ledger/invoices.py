@@ -190,14 +190,19 @@ def _look(transaction: Transaction, row: Row[tuple[object, ...]], *, is_last: bo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseInvoice(RowCommand[bool]):
-    """Nobody will look again; False if it has moved on meanwhile."""
+    """Nobody will look again; False if it has moved on to something else meanwhile."""
 
     invoice_id: str
     status: Closed
 
     async def run(self, transaction: Transaction) -> bool:
         """pending → expired or reconciliation_required."""
-        return await move_invoice(transaction, self.invoice_id, "pending", self.status)
+        if await move_invoice(transaction, self.invoice_id, "pending", self.status):
+            return True
+        status = await transaction.connection.scalar(
+            select(INVOICE.c.status).where(INVOICE.c.id == self.invoice_id)
+        )
+        return bool(status == self.status)
 
 
 async def move_invoice(

@@ -146,10 +146,10 @@ class ReplaceMint(RowCommand[Operation]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreditInvoice(RowCommand[bool]):
+class CreditInvoice(RowCommand[None]):
     """The mint signed: store the proofs, credit the key, end the operation, in one commit.
 
-    `proofs` and `ys` go position by position with the operation's outputs. False for a repeat.
+    `proofs` and `ys` go position by position with the operation's outputs.
     """
 
     operation: Operation = field(repr=False)
@@ -162,7 +162,7 @@ class CreditInvoice(RowCommand[bool]):
         """The account to credit, if it exists already."""
         return () if self.api_key_id is None else (KeyRef(id=self.api_key_id),)
 
-    async def run(self, transaction: Transaction) -> bool:
+    async def run(self, transaction: Transaction) -> None:
         """sent → done, settlement_pending → paid, and the money."""
         connection, book = transaction.connection, transaction.book
         row = (
@@ -171,7 +171,7 @@ class CreditInvoice(RowCommand[bool]):
             )
         ).one()
         if row.status == "paid":
-            return False
+            return
         await move_operation(transaction, self.operation.id, OperationState.DONE)
         await store_proofs(transaction, self.operation, self.proofs, self.ys, withdrawal_id=None)
         if row.api_key_id is None:
@@ -189,31 +189,29 @@ class CreditInvoice(RowCommand[bool]):
         )
         if paid.rowcount != 1:
             raise LostRace
-        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailMint(RowCommand[bool]):
+class FailMint(RowCommand[None]):
     """The mint took the payment and has denied the ecash for the whole watch; a human's affair."""
 
     operation: Operation = field(repr=False)
     code: str
 
-    async def run(self, transaction: Transaction) -> bool:
-        """watch → failed, settlement_pending → reconciliation_required; False for a repeat."""
+    async def run(self, transaction: Transaction) -> None:
+        """watch → failed, settlement_pending → reconciliation_required."""
         failing = self.operation
         assert failing.lightning_invoice_id is not None
-        if not await move_operation(
+        if await move_operation(
             transaction,
             failing.id,
             OperationState.FAILED,
             code=self.code,
             owner=failing.lease_owner,
         ):
-            return False
-        return await move_invoice(
-            transaction,
-            failing.lightning_invoice_id,
-            "settlement_pending",
-            "reconciliation_required",
-        )
+            await move_invoice(
+                transaction,
+                failing.lightning_invoice_id,
+                "settlement_pending",
+                "reconciliation_required",
+            )

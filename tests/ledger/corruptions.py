@@ -234,6 +234,26 @@ CORRUPTIONS: Final = (
         sql="UPDATE mint_operation SET state = 'sent' WHERE withdrawal_id = 'failed'",
     ),
     Corruption(
+        what="an invoice paid by nobody",
+        named="I-2 I-7",
+        sql="UPDATE lightning_invoice SET status = 'paid' WHERE id = 'inv_pending'",
+    ),
+    Corruption(
+        what="an invoice whose credit is denied",
+        named="I-2 I-7",
+        sql="UPDATE lightning_invoice SET status = 'expired' WHERE id = 'inv_paid'",
+    ),
+    Corruption(
+        what="an invoice over more",
+        named="I-2 I-7",
+        sql="UPDATE lightning_invoice SET credit_msat = 9000 WHERE id = 'inv_paid'",
+    ),
+    Corruption(
+        what="an invoice that nobody settles",
+        named="I-7",
+        sql="UPDATE lightning_invoice SET status = 'settlement_pending' WHERE id = 'inv_pending'",
+    ),
+    Corruption(
         what="a token gone",
         named="I-11",
         sql="UPDATE withdrawal SET token = NULL WHERE id = 'exact'",

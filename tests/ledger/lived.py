@@ -6,6 +6,7 @@ from routstr.ledger.deposits import FailDeposit
 from routstr.ledger.holds import Expire
 from routstr.ledger.sagas import MarkSent, Operation
 from routstr.ledger.withdrawals import FailWithdrawal
+from tests.ledger.invoicing import credit, save, sent
 from tests.ledger.node import Node, Signer, issue_command, new_key, reserve, settle
 
 
@@ -19,6 +20,8 @@ async def live(node: Node) -> KeyRef:
     await _requests(node, rich)
     await node.ledger.submit(Transfer(transfer_id="t", payer=rich, payee=other, amount_msat=2500))
     await _withdrawals(node, rich)
+    for status in ("pending", "settlement_pending", "paid"):
+        await _invoice(node, rich, status)
     return rich
 
 
@@ -32,6 +35,14 @@ async def _deposits(node: Node) -> None:
             await node.ledger.submit(
                 FailDeposit(operation=begun.operation, code="10001", error_code="refused")
             )
+
+
+async def _invoice(node: Node, key: KeyRef, status: str) -> None:
+    await node.ledger.submit(save(node, status, api_key_id=key.id))
+    if status != "pending":
+        operation = await sent(node, status)
+        if status == "paid":
+            await node.ledger.submit(credit(node, operation, key.id))
 
 
 async def _requests(node: Node, key: KeyRef) -> None:
