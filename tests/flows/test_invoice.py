@@ -4,10 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from routstr.ecash.bdhke import public_key
 from routstr.ecash.node_keys import quote_key
-from routstr.errors import RateLimited
+from routstr.errors import Overloaded, RateLimited
 from routstr.errors_lightning import (
     InvoiceNotFound,
     LightningMintRateLimited,
@@ -236,3 +237,23 @@ async def test_the_database_holds_no_capability(till: Till) -> None:
     sealed = await till.value("SELECT quote_id FROM lightning_invoice")
     assert quote.id not in str(sealed)
     assert quote_key(bytes(64), str(row_id)) != quote_key(bytes(64), "another")
+
+
+MANY = """
+INSERT INTO lightning_invoice (id, purpose, status, mint_url, unit, amount, credit_msat, bolt11,
+  payment_hash, polls, created_at, expires_at)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
+SELECT i, purpose, status, mint_url, unit, amount, credit_msat, i, payment_hash, polls, created_at,
+  expires_at FROM n, lightning_invoice
+"""
+
+
+@ON_SQLITE
+async def test_strangers_cannot_fill_the_watch(till: Till) -> None:
+    key = await till.create(till.mint.issue(1))
+    await topup_invoice(till, key)
+    async with till.ctx.database.writer.begin() as connection:
+        await connection.execute(text(MANY), {"count": 999})
+    with pytest.raises(Overloaded):
+        await invoice(till)
+    await topup_invoice(till, key)  # who has a key is no stranger

@@ -1,6 +1,7 @@
 """Between PAID and the credit: whatever dies, gets lost or is refused, one credit in the end."""
 
 import pytest
+from sqlalchemy import text
 
 from routstr.flows.resume import resume
 from tests.fakes.mint import Trouble
@@ -70,6 +71,23 @@ async def test_whatever_the_mint_answers_one_credit_follows(till: Till) -> None:
         assert (await status(till, made)).status == "paid", what
         assert await total(till) == count * 2_000, what
     assert await till.held() == till.mint.unspent_total() == 2 * len(TROUBLES)
+
+
+@ON_SQLITE
+async def test_what_was_signed_in_another_life_is_no_payment(till: Till) -> None:
+    """A node on an old copy makes outputs a second time; the quote says they are not this one's."""
+    made = await invoice(till)
+    till.mint.quotes.pay(made.bolt11)
+    till.mint.lose_next_request(MINT)
+    till.mint.trouble(Trouble(path="/v1/restore", processed=False, cut=True))
+    await look(till)
+    sql = text("SELECT keyset_id, amount, b_ FROM mint_output")
+    async with till.ctx.database.reading() as connection:
+        for row in (await connection.execute(sql)).all():
+            till.mint.ledger.sign({"id": row.keyset_id, "amount": row.amount, "B_": row.b_})
+    await till.resume()
+    assert await till.operations() == [("watch", "doubtful")]
+    assert (await total(till), await till.held()) == (0, 0)
 
 
 # ── the keys rotate ───────────────────────────────────────────────────────────────────────────
