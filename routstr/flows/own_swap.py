@@ -3,7 +3,18 @@
 from routstr.errors import MintUnreachable
 from routstr.flows.context import Context
 from routstr.flows.mints import unreachable
-from routstr.flows.swap import Refused, Signed, Unknown, postpone, run_swap
+from routstr.flows.swap import (
+    SPENT,
+    Doubtful,
+    Refused,
+    Signed,
+    SpentElsewhere,
+    SwapOutcome,
+    Unknown,
+    postpone,
+    run_swap,
+    watched_enough,
+)
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.sagas import Operation, OperationState
 from routstr.ledger.swaps import EndSwap, FailSwap
@@ -27,7 +38,22 @@ async def drive_own_swap(ctx: Context, operation: Operation, *, priority: Priori
         ctx.failpoint("own_swap.refused")
         await ctx.ledger.submit(FailSwap(operation=operation, code=str(outcome.code)))
         return False
+    if operation.kind == "redeem" and _never_happened(ctx, operation, outcome):
+        ctx.failpoint("own_swap.spent")
+        await ctx.ledger.submit(FailSwap(operation=operation, code=SPENT))
+        return False
     await postpone(ctx, operation, outcome)
     if isinstance(outcome, Unknown):
         raise unreachable(outcome.cause)
     raise MintUnreachable("The mint's answer is awaited.")
+
+
+def _never_happened(ctx: Context, operation: Operation, outcome: SwapOutcome) -> bool:
+    """Whether somebody else has spent some of the inputs, so that the others must go without them.
+
+    Locked ecash that stays in an operation for ever is a loss that nobody has heard of.
+    """
+    if isinstance(outcome, SpentElsewhere) and outcome.is_definite:
+        return True
+    is_open = isinstance(outcome, SpentElsewhere | Doubtful)
+    return is_open and watched_enough(ctx, operation)

@@ -106,20 +106,21 @@ async def _redeem_batch(ctx: Context, mint: MintRow, locked: Sequence[LockedProo
 async def _redeem_unit(
     ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedProof]
 ) -> Redeemed:
-    """Swap them, halving what is refused. One that is refused alone stays, unless it alone is.
+    """Swap them, halving what is refused down to the proofs that are refused alone: those are lost.
 
-    A mint that refuses all of them has another trouble than one of them.
+    Unless the mint changed its keysets meanwhile, or refuses all: then nothing is wrong with them.
     """
     if await _swap(ctx, mint, unit, proofs):
         return Redeemed(done=len(proofs))
-    fresh = await known_mint(ctx, mint.url, since_s=ctx.monotonic_s())
-    if fresh.keysets != mint.keysets:
-        return Redeemed()  # it was refused for a keyset of the past; the next round knows better
+    if await _has_moved_on(ctx, mint):
+        return Redeemed()
     refused: list[LockedProof] = []
     halves = _halves(proofs)
     redeemed = Redeemed()
     while halves:
         half = halves.pop()
+        if _net_amount(mint, half) < 1:
+            continue  # too small to be swapped alone: it waits for others
         if await _swap(ctx, mint, unit, half):
             redeemed += Redeemed(done=len(half))
         elif len(half) > 1:
@@ -127,9 +128,17 @@ async def _redeem_unit(
         else:
             refused += half
     if not redeemed.done:
-        log.error("locked_proofs_refused", mint_url=mint.url, count=len(refused))
+        log.error("locked_proofs_refused", mint_url=mint.url, count=len(proofs))
+        return redeemed
+    if not refused or await _has_moved_on(ctx, mint):
         return redeemed
     return redeemed + await _write_off(ctx, mint, refused)
+
+
+async def _has_moved_on(ctx: Context, mint: MintRow) -> bool:
+    """Whether the mint's keysets or fees are others now (NUT-02); the next round knows them."""
+    fresh = await known_mint(ctx, mint.url, since_s=ctx.monotonic_s())
+    return fresh.keysets != mint.keysets
 
 
 def _halves(proofs: Sequence[LockedProof]) -> list[Sequence[LockedProof]]:
@@ -140,8 +149,7 @@ def _halves(proofs: Sequence[LockedProof]) -> list[Sequence[LockedProof]]:
 async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedProof]) -> bool:
     """Whether the mint took them. Raises MintUnreachable while that is open, MintShort for none."""
     keyset = active_keyset(mint.keysets, unit)
-    fee_amount = fee(fees_ppk(mint.keysets, [proof.keyset_id for proof in proofs]))
-    net_amount = sum(proof.amount for proof in proofs) - fee_amount
+    net_amount = _net_amount(mint, proofs)
     if net_amount < 1:
         raise MintShort("The mint's fee is more than what is to be redeemed.")
     operation = await ctx.ledger.submit(
@@ -159,6 +167,12 @@ async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedP
     )
     ctx.failpoint("redeem.begun")
     return await drive_own_swap(ctx, operation, priority=Priority.REDEEM)
+
+
+def _net_amount(mint: MintRow, proofs: Sequence[LockedProof]) -> int:
+    """What the mint gives for them, in their unit."""
+    fee_amount = fee(fees_ppk(mint.keysets, [proof.keyset_id for proof in proofs]))
+    return sum(proof.amount for proof in proofs) - fee_amount
 
 
 async def _write_off(ctx: Context, mint: MintRow, proofs: Sequence[LockedProof]) -> Redeemed:

@@ -44,6 +44,7 @@ class MintLedger:
         self.signatures: dict[str, JsonObject] = {}  # by B_
         self.spent: set[str] = set()  # Ys
         self.pending: set[str] = set()  # Ys
+        self.forgotten: set[str] = set()  # Ys of proofs whose signature it does not know any more
         self.signed: Counter[str] = Counter()  # by unit
         self.redeemed: Counter[str] = Counter()  # by unit, fees included
         self._version = version
@@ -202,6 +203,8 @@ class MintLedger:
         secret = str(proof.get("secret"))
         private_key = mint_keyset.private_keys.get(int(str(proof.get("amount"))))
         if private_key is None or not bdhke.verify(secret, str(proof.get("C")), private_key):
+            raise Refused(10001, "proofs could not be verified")
+        if bdhke.y_of(secret) in self.forgotten:
             raise Refused(10001, "proofs could not be verified")
         try:
             condition = parse_secret(secret)
