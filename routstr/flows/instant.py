@@ -67,15 +67,19 @@ def _is_held(ctx: Context, token: Token) -> bool:
 
 
 async def _mint(ctx: Context, url: str) -> MintRow | None:
-    """The mint as it answered lately, if it keeps locks and told so."""
+    """The mint as it answered lately, this process or another, if it keeps locks and told so."""
     seen = ctx.shelf.find(url)
-    mint = await remembered_mint(ctx, url) if seen is None else seen.mint
-    if mint is None or mint.answered_at is None or not mint.nuts >= INSTANT_NUTS:
-        return None
+    if seen is not None and _keeps_locks(ctx, seen.mint):
+        return seen.mint
+    mint = await remembered_mint(ctx, url)
+    return mint if mint is not None and _keeps_locks(ctx, mint) else None
+
+
+def _keeps_locks(ctx: Context, mint: MintRow) -> bool:
+    if mint.answered_at is None or not mint.nuts >= INSTANT_NUTS:
+        return False
     silent = ctx.clock.now() - mint.answered_at
-    if silent > timedelta(seconds=ctx.limits.locked_mint_silent_s):
-        return None
-    return mint
+    return silent <= timedelta(seconds=ctx.limits.locked_mint_silent_s)
 
 
 def _is_sound(ctx: Context, token: Token, mint: MintRow) -> bool:

@@ -17,7 +17,7 @@ from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
 from routstr.ledger.deposits import BeginDeposit, DepositView
-from routstr.ledger.sagas import KEYSET, PROOF
+from routstr.ledger.sagas import KEYSET, MINT, PROOF
 
 WAITING: Final = ("locked", "reserved")
 
@@ -109,7 +109,14 @@ class AcceptLocked(RowCommand[Accepted]):
 
 
 async def locked_at(transaction: Transaction, mint_id: str) -> Waiting:
-    """What waits at a mint; both units count as msat."""
+    """What waits at a mint; both units count as msat.
+
+    Its row is locked where more than one process writes, so that all keep within one cap.
+    """
+    if transaction.dialect == "postgresql":
+        await transaction.connection.execute(
+            select(MINT.c.id).where(MINT.c.id == mint_id).with_for_update(key_share=True)
+        )
     rows = await transaction.connection.execute(
         select(KEYSET.c.unit, func.count().label("n"), func.sum(PROOF.c.amount).label("amount"))
         .join(PROOF, PROOF.c.keyset_id == KEYSET.c.id)
