@@ -38,7 +38,7 @@ async def drive_own_swap(ctx: Context, operation: Operation, *, priority: Priori
         ctx.failpoint("own_swap.refused")
         await ctx.ledger.submit(FailSwap(operation=operation, code=str(outcome.code)))
         return False
-    if operation.kind == "redeem" and _never_happened(ctx, operation, outcome):
+    if operation.kind != "swap" and _never_happened(ctx, operation, outcome):
         ctx.failpoint("own_swap.spent")
         await ctx.ledger.submit(FailSwap(operation=operation, code=SPENT))
         return False
@@ -51,7 +51,8 @@ async def drive_own_swap(ctx: Context, operation: Operation, *, priority: Priori
 def _never_happened(ctx: Context, operation: Operation, outcome: SwapOutcome) -> bool:
     """Whether somebody else has spent some of the inputs, so that the others must go without them.
 
-    Locked ecash that stays in an operation for ever is a loss that nobody has heard of.
+    Locked ecash that stays in an operation for ever is a loss that nobody has heard of; a token
+    that was brought is not ours to wait for. Free coins of ours are left to `reconcile`.
     """
     if isinstance(outcome, SpentElsewhere) and outcome.is_definite:
         return True

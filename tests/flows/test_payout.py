@@ -9,6 +9,7 @@ from routstr.errors import (
     MintUnreachable,
     Paused,
     TokenAlreadySpent,
+    TokenRedemptionFailed,
     UntrustedMint,
 )
 from routstr.errors_wallet import ProfitTooSmall
@@ -137,6 +138,15 @@ async def test_an_answer_lost_while_bringing_is_found_again(house: Till) -> None
     house.mint.set_pending(ys_of(pending))
     with pytest.raises(MintUnreachable):
         await bring(house.ctx, pending)
+
+
+@ON_SQLITE
+async def test_ecash_that_somebody_else_took_meanwhile_is_refused(house: Till) -> None:
+    token = house.mint.issue(41)
+    house.marks.at["bring.begun"] = lambda: house.mint.set_spent(ys_of(token))
+    with pytest.raises(TokenRedemptionFailed):
+        await bring(house.ctx, token)
+    assert await house.operations() == [("done", None), ("failed", "spent")]
 
 
 def fail() -> None:
