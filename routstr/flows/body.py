@@ -20,7 +20,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
-from routstr.flows.oneshot import claim_headers, give_change
+from routstr.flows.oneshot import give_change
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
@@ -81,7 +81,7 @@ async def answer_whole(
             status=reply.status,
             headers=passed
             | paid_headers(ctx, reserved, bill.receipt)
-            | claim_headers(exchange, change),
+            | exchange.claim_headers(change),
             body=splice_cost(read.body, cost_members(bill.receipt)),
         )
     )

@@ -33,6 +33,14 @@ class OneShot:
     change_url: str
     claim_secret: str = field(repr=False)
 
+    def headers(self, change: str | None = None) -> dict[str, str]:
+        """What every answer says from now on; `change` is the token of what is left, if any."""
+        headers = {
+            "X-Routstr-Change": self.change_url,
+            "X-Routstr-Claim-Secret": self.claim_secret,
+        }
+        return headers if change is None else headers | {"X-Cashu": change}
+
 
 class Exchange:
     """A request in progress. Make it inside the running event loop."""
@@ -71,6 +79,10 @@ class Exchange:
         self.queue.abandon()
         self._stop(Ending.CLIENT_LEFT)
 
+    def claim_headers(self, change: str | None = None) -> dict[str, str]:
+        """What an answer paid without an account says of its change; of any other, nothing."""
+        return {} if self.one_shot is None else self.one_shot.headers(change)
+
     # ── the task's side ───────────────────────────────────────────────────────────────────────
 
     def answer_with(self, answer: Answer) -> None:
@@ -99,7 +111,7 @@ class Exchange:
         """The task has ended: if nothing was said until now, something broke."""
         self.when_stopped(None)
         if not self._is_over:
-            self.refuse(RoutstrError())
+            self.refuse(RoutstrError(headers=self.claim_headers()))
 
     def when_stopped(self, wake: Callable[[], None] | None) -> None:
         """What ends the task's present wait, at once if it was stopped before; None for nothing."""

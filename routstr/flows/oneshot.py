@@ -129,20 +129,8 @@ async def refund(ctx: Context, exchange: Exchange, error: RoutstrError) -> None:
     assert shot is not None
     ctx.one_shots.discard(shot.account_id)
     error.refund_token = await give_change(ctx, exchange)
-    error.headers |= claim_headers(exchange, error.refund_token)
+    error.headers |= shot.headers(error.refund_token)
     error.should_retry = False
-
-
-def claim_headers(exchange: Exchange, change: str | None) -> dict[str, str]:
-    """What an answer paid without an account says of its change, in headers."""
-    shot = exchange.one_shot
-    if shot is None:
-        return {}
-    headers = {
-        "X-Routstr-Change": shot.change_url,
-        "X-Routstr-Claim-Secret": shot.claim_secret,
-    }
-    return headers if change is None else headers | {"X-Cashu": change}
 
 
 async def _refuse_known(ctx: Context, token: Token, account_id: str) -> None:

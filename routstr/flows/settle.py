@@ -50,7 +50,8 @@ async def settle(
     """
     cost = cost_of_verdict(verdict, quote.price, hold_msat=hold.amount_msat)
     verdict = with_hold(verdict, cost_msat=cost.total_msat, hold_msat=hold.amount_msat)
-    if verdict.outcome in _LEFT and verdict.evidence is Evidence.NONE and exchange.attempts:
+    is_free = verdict.evidence is Evidence.NONE and exchange.one_shot is None
+    if verdict.outcome in _LEFT and is_free and exchange.attempts:
         ctx.early_leaves.note(exchange.ration)
     command = Settle(
         hold_id=hold.id,

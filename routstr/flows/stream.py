@@ -25,7 +25,7 @@ from routstr.errors import (
 from routstr.flows.budget import Budget
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
-from routstr.flows.oneshot import claim_headers, give_change
+from routstr.flows.oneshot import give_change
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.queue import Chunk
 from routstr.flows.reserve import Reserved
@@ -51,7 +51,7 @@ async def relay_stream(
     """Pass the stream on, settle, end it."""
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
     headers = passed | _UNBUFFERED | paid_headers(ctx, reserved, None)
-    headers |= claim_headers(exchange, None)
+    headers |= exchange.claim_headers()
     exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
     await _Relay(ctx, exchange, purchase, reserved, reply).run()
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import httpx
 import openai
 import pytest
 
+from routstr.flows.expire import expire
+from routstr.flows.reconcile import reconcile
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Fault, Gate, Script, failure
 from tests.harness.desk import open_desk
@@ -247,6 +250,39 @@ async def test_a_failure_gives_all_of_it_back(
 
 
 @ON_SQLITE
+async def test_what_a_full_node_took_it_gives_back(
+    database_url: str, mint: FakeMint, tmp_path: Path
+) -> None:
+    async with open_kiosk(database_url, mint, tmp_path, exposure_msat_max=1) as kiosk:
+        token = mint.issue(21)
+        answer = await kiosk.buy(token)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+        assert answer.headers["x-should-retry"] == "false"
+        assert worth(answer.headers["x-cashu"]) == 21
+        assert answer.headers["x-cashu"] != token
+        spent = await kiosk.buy(token)
+        assert spent.json()["error"]["details"]["change_url"] == answer.headers["x-routstr-change"]
+        assert "x-cashu" not in spent.headers
+
+
+@ON_SQLITE
+async def test_a_bug_after_the_payment_leaves_it_claimable(kiosk: Kiosk) -> None:
+    def bug() -> None:
+        raise RuntimeError("planted")
+
+    kiosk.marks.at["forward.answered"] = bug
+    token = kiosk.mint.issue(21)
+    answer = await kiosk.buy(token)
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
+    assert "x-cashu" not in answer.headers  # it is spent: an echo would be a lie
+    url = answer.headers["x-routstr-change"]
+    assert (await kiosk.change(url, token=token)).status_code == 425
+    await expire(kiosk.ctx, orphaned=True)
+    claimed = await kiosk.change(url, secret=answer.headers["x-routstr-claim-secret"])
+    assert worth(claimed.json()["token"]) == 21
+
+
+@ON_SQLITE
 async def test_a_stream_that_breaks_off_gives_the_rest_back(kiosk: Kiosk) -> None:
     kiosk.upstream.script(Script(fault=Fault.CUT, after=2))
     answer = await kiosk.buy(kiosk.mint.issue(21), stream=True)
@@ -340,6 +376,22 @@ async def test_a_lost_answer_to_the_swap_is_found_by_the_token(
                 pass
         assert worth(claimed.json()["token"]) == 4
         assert kiosk.upstream.calls == []
+
+
+@ON_SQLITE
+async def test_change_that_was_taken_back_is_given_anew(kiosk: Kiosk) -> None:
+    token = kiosk.mint.issue(21)
+    answer = await kiosk.buy(token)
+    first = answer.headers["x-cashu"]
+    limits = replace(kiosk.ctx.limits, refund_ttl_s=0)
+    _, found = await reconcile(replace(kiosk.ctx, limits=limits))
+    assert found["reclaimed"] == 1
+    assert set(kiosk.mint.state_of(ys_of(first)).values()) == {"SPENT"}
+    url = answer.headers["x-routstr-change"]
+    anew = (await kiosk.change(url, token=token)).json()
+    assert (anew["status"], worth(anew["token"])) == ("ready", 20)
+    assert anew["token"] != first
+    assert (await kiosk.change(url, token=token)).json() == anew
 
 
 async def test_the_mints_fee_counts(sqlite_url: str, tmp_path: Path) -> None:
