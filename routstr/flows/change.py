@@ -14,6 +14,7 @@ from routstr.core.money import unit_from_msat
 from routstr.ecash.token import decode_token
 from routstr.errors import (
     BalanceTooSmall,
+    MintShort,
     NoBalance,
     Pending,
     RefundKeyNotFound,
@@ -24,6 +25,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.deposit import in_doubt
+from routstr.flows.redeem import redeem_now
 from routstr.flows.withdraw import Wish, read_withdrawal, withdraw
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_wire import ProofState
@@ -78,7 +80,14 @@ async def issue_change(
         mint_url=mint_url if mint_url in ctx.facts.mints else None,
         idempotency_key=f"change-{reclaims}" if reclaims else "change",
     )
-    return await withdraw(ctx, KeyRef(id=account_id), wish)
+    account = KeyRef(id=account_id)
+    try:
+        return await withdraw(ctx, account, wish)
+    except MintShort:
+        redeemed = await redeem_now(ctx, mint_url)  # what was paid may be locked ecash still
+        if not redeemed.done:
+            raise
+        return await withdraw(ctx, account, wish)
 
 
 async def change_by_secret(ctx: Context, secret: str, change_id: str) -> Change:

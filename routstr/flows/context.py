@@ -302,13 +302,13 @@ class MintShelf:
     """The mints this process has seen, so that a deposit does not ask for keysets each time.
 
     `asking` holds the one question under way per mint, which everybody who needs it awaits;
-    `redeeming` the mints whose locked ecash is being redeemed ahead of time.
+    `redeeming` the tasks that redeem a mint's locked ecash ahead of time.
     """
 
     def __init__(self) -> None:
         """None yet."""
         self._seen: dict[str, SeenMint] = {}
-        self.redeeming: set[str] = set()
+        self.redeeming: dict[str, asyncio.Task[Any]] = {}
         self.asking: dict[str, asyncio.Task[SeenMint]] = {}
 
     def find(self, url: str) -> SeenMint | None:

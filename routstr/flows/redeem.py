@@ -72,11 +72,22 @@ def redeem_soon(ctx: Context, mint_url: str, waiting: Waiting) -> None:
     """Start redeeming ahead of time when much is waiting: half the cap, or many proofs."""
     much_msat = msat_from_unit(ctx.limits.locked_sats_max, "sat") // 2
     is_much = waiting.proofs >= SOON_PROOFS or waiting.amount_msat >= much_msat
-    if not is_much or mint_url in ctx.shelf.redeeming:
-        return
-    ctx.shelf.redeeming.add(mint_url)
-    task = ctx.tasks.start(redeem_at(ctx, mint_url), name="redeem")
-    task.add_done_callback(lambda _: ctx.shelf.redeeming.discard(mint_url))
+    if is_much:
+        _redeeming(ctx, mint_url)
+
+
+async def redeem_now(ctx: Context, mint_url: str) -> Redeemed:
+    """Redeem at once, because its coins are wanted; joins whoever does so at that mint already."""
+    return await asyncio.shield(_redeeming(ctx, mint_url))
+
+
+def _redeeming(ctx: Context, mint_url: str) -> "asyncio.Task[Redeemed]":
+    task = ctx.shelf.redeeming.get(mint_url)
+    if task is None:
+        task = ctx.tasks.start(redeem_at(ctx, mint_url), name="redeem")
+        ctx.shelf.redeeming[mint_url] = task
+        task.add_done_callback(lambda _: ctx.shelf.redeeming.pop(mint_url, None))
+    return task
 
 
 async def _locked(ctx: Context, mint_url: str) -> list[LockedProof]:

@@ -1,5 +1,6 @@
 """The price before the request: the 402 that a wallet can pay, and `/v1/quote`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from routstr.flows.offer import with_redemption_fee
 from tests.fakes.mint import FakeMint
 from tests.harness.kiosk import Kiosk, open_kiosk
 from tests.harness.shop import PATH, order
+from tests.harness.till import worth, ys_of
 
 MAX_MSAT = 792  # 100 a request, 96 bytes at 2 msat, 100 tokens at 5
 
@@ -45,6 +47,26 @@ async def test_a_request_without_money_is_told_how_to_pay(kiosk: Kiosk, mint: Fa
     paid = await kiosk.http.post(PATH, json=body, headers={"x-cashu": mint.issue(8)})
     assert paid.status_code == 200
     assert "x-routstr-output-limit" not in paid.headers
+
+
+async def test_locked_ecash_is_taken_without_the_mint(kiosk: Kiosk, mint: FakeMint) -> None:
+    """What the 402 asks for: the mint first hears of it when its coins are wanted for change."""
+    await kiosk.buy(mint.issue(8))  # from now on the mint and what it can are known
+    asked = decode_request((await kiosk.http.post(PATH, json=order())).headers["x-cashu"])
+    assert asked.lock is not None
+    assert asked.lock.kind == "P2PK"
+    token = mint.issue(16, lock_to=asked.lock.data)
+    called = len(mint.calls)
+    kiosk.marks.at["forward.answered"] = lambda: kiosk.marks.passed.append(
+        f"{len(mint.calls) - called} calls before the answer"
+    )
+    answers = await asyncio.gather(*(kiosk.buy(token) for _ in range(5)))
+    assert "0 calls before the answer" in kiosk.marks.passed
+    [answer] = [each for each in answers if each.status_code == 200]
+    assert len(kiosk.upstream.calls) == 2
+    change = answer.headers["x-cashu"]
+    assert set(mint.state_of(ys_of(change)).values()) == {"UNSPENT"}
+    assert worth(change) == 14  # 16, less 1 for the redemption, less what it cost
 
 
 @pytest.mark.parametrize("amount", [1, 3, 6, 7, 1023, 2**20 - 1])
