@@ -304,6 +304,12 @@ CORRUPTIONS: Final = (
         '"sk-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}\'',
     ),
     Corruption(
+        what="a claim secret in JSON",
+        named="I-23",
+        sql='UPDATE apikey SET metadata = \'{"k": '
+        '"clm_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}\'',
+    ),
+    Corruption(
         what="a bare secret",
         named="I-23",
         sql="UPDATE proof SET secret = 'abc'",
