@@ -25,6 +25,10 @@ from tests.fakes.mint import FakeMint
 from tests.fakes.upstream import FakeUpstream
 from tests.harness.desk import SECRET
 from tests.harness.shop import CHAT_MODEL, PATH, WAIT_S, Marks, order, serving, until
+from tests.harness.till import worth
+
+COST_MSAT: Final = 145
+"""What the fake upstream's answer costs."""
 
 MODELS: Final = {
     "models": [
@@ -59,6 +63,27 @@ class Kiosk:
         """What is at a change URL, for whoever shows the token or the secret."""
         shown = {"x-cashu": token} if token else {"authorization": f"Bearer {secret}"}
         return await self.http.get(url, headers=shown)
+
+    async def assert_claimable(self, answer: httpx.Response, token: str, amount: int) -> None:
+        """By the token and by the secret, twice the same, until the mint says that it is spent."""
+        url, secret = answer.headers["x-routstr-change"], answer.headers["x-routstr-claim-secret"]
+        shown = await self.change(url, token=token)
+        assert shown.status_code == 200, shown.text
+        told = shown.json()
+        assert (told["status"], told["sats"], worth(told["token"])) == (
+            "ready",
+            str(amount),
+            amount,
+        )
+        assert told["cost"] % 1000 == (COST_MSAT if answer.is_success else 0)
+        assert told["request_id"] == answer.headers["x-request-id"]
+        assert told["id"] == url.rpartition("/")[2]
+        assert shown.headers["cache-control"] == "no-store"
+        again = await self.change(url.replace("balance", "wallet"), secret=secret)
+        assert again.json() == told
+        refunded = await self.http.post("/v1/balance/refund", headers={"x-cashu": token})
+        assert refunded.json() == {"token": told["token"], "sats": str(amount)}
+        assert refunded.headers["x-cashu"] == told["token"]
 
     async def quiet(self) -> None:
         """Wait until nothing runs any more but the node's own jobs."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,11 @@ import openai
 import pytest
 
 from routstr.flows.expire import expire
-from routstr.flows.reconcile import reconcile
-from tests.fakes.mint import FakeMint, Trouble
+from tests.fakes.mint import FakeMint
 from tests.fakes.upstream_script import Fault, Gate, Script, failure
-from tests.harness.desk import open_desk
-from tests.harness.kiosk import Kiosk, open_kiosk
+from tests.harness.kiosk import COST_MSAT, Kiosk, open_kiosk
 from tests.harness.shop import PATH, order, until
 from tests.harness.till import ON_SQLITE, worth, ys_of
-
-# What the fake's answer costs, as in test_proxy.py.
-COST_MSAT = 145
 
 
 @pytest.fixture
@@ -42,24 +36,6 @@ def comment_in(stream: str) -> dict[str, Any]:
     return told
 
 
-async def assert_claimable(kiosk: Kiosk, answer: httpx.Response, token: str, amount: int) -> None:
-    """By the token and by the secret, twice the same, until the mint says that it is spent."""
-    url, secret = answer.headers["x-routstr-change"], answer.headers["x-routstr-claim-secret"]
-    shown = await kiosk.change(url, token=token)
-    assert shown.status_code == 200, shown.text
-    told = shown.json()
-    assert (told["status"], told["sats"], worth(told["token"])) == ("ready", str(amount), amount)
-    assert told["cost"] % 1000 == (COST_MSAT if answer.is_success else 0)
-    assert told["request_id"] == answer.headers["x-request-id"]
-    assert told["id"] == url.rpartition("/")[2]
-    assert shown.headers["cache-control"] == "no-store"
-    again = await kiosk.change(url.replace("balance", "wallet"), secret=secret)
-    assert again.json() == told
-    refunded = await kiosk.http.post("/v1/balance/refund", headers={"x-cashu": token})
-    assert refunded.json() == {"token": told["token"], "sats": str(amount)}
-    assert refunded.headers["x-cashu"] == told["token"]
-
-
 # ── it goes well ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -74,7 +50,7 @@ async def test_an_answer_brings_its_change(kiosk: Kiosk) -> None:
     assert usage["cost"]["total_msats"] == COST_MSAT
     assert "remaining_balance_msats" not in usage
     assert set(kiosk.mint.state_of(ys_of(change)).values()) == {"UNSPENT"}
-    await assert_claimable(kiosk, answer, token, 20)
+    await kiosk.assert_claimable(answer, token, 20)
     assert "x-cashu" not in kiosk.upstream.calls[0].headers
 
     kiosk.mint.set_spent(ys_of(change))
@@ -109,7 +85,7 @@ async def test_a_stream_brings_it_in_its_last_comment(kiosk: Kiosk) -> None:
     assert text.endswith("data: [DONE]\n\n")
     assert told["cost"]["total_msats"] == COST_MSAT
     assert worth(told["change"]) == 20
-    await assert_claimable(kiosk, answer, token, 20)
+    await kiosk.assert_claimable(answer, token, 20)
 
 
 async def test_the_output_limit_is_lowered_to_what_the_token_pays(kiosk: Kiosk) -> None:
@@ -246,7 +222,7 @@ async def test_a_failure_gives_all_of_it_back(
     assert worth(change) == 21
     assert answer.json()["error"]["refund_token"] == change
     assert answer.headers["x-should-retry"] == "false"
-    await assert_claimable(kiosk, answer, token, 21)
+    await kiosk.assert_claimable(answer, token, 21)
 
 
 @ON_SQLITE
@@ -309,114 +285,3 @@ async def test_a_client_that_leaves_claims_the_rest(kiosk: Kiosk, by_token: bool
     claimed = (await kiosk.change(url, **shown)).json()
     assert claimed["cost"] > 0
     assert worth(claimed["token"]) == (21_000 - claimed["cost"]) // 1000
-
-
-# ── the mint has a part in it ─────────────────────────────────────────────────────────────────
-
-
-async def buy_while_others_take_the_coins(kiosk: Kiosk) -> tuple[str, httpx.Response]:
-    """A request whose change, 1 sat, is not at hand when it ends: of the purse one 2 is left."""
-    given = {"initial_balance_token": kiosk.mint.issue(3)}
-    created = await kiosk.http.post("/v1/balance/create", json=given)
-    bearer = {"authorization": f"Bearer {created.json()['api_key']}"}
-    token, gate = kiosk.mint.issue(2), Gate()
-    kiosk.upstream.script(Script(headers_gate=gate))
-    buying = asyncio.create_task(kiosk.buy(token))
-    await kiosk.upstream.called()
-    for _ in range(3):
-        taken = await kiosk.http.post("/v1/balance/refund", headers=bearer, json={"amount_sats": 1})
-        assert taken.json()["status"] == "completed"
-    gate.open_for_ever()
-    return token, await buying
-
-
-def swaps(kiosk: Kiosk) -> int:
-    return len([call for call in kiosk.mint.calls if call.path == "/v1/swap"])
-
-
-async def test_without_the_coins_the_mint_makes_the_change(kiosk: Kiosk) -> None:
-    token, answer = await buy_while_others_take_the_coins(kiosk)
-    assert worth(answer.headers["x-cashu"]) == 1
-    assert swaps(kiosk) == 3
-    await assert_claimable(kiosk, answer, token, 1)
-
-
-@ON_SQLITE
-async def test_a_mint_that_is_silent_costs_the_wait_only(
-    database_url: str, mint: FakeMint, tmp_path: Path
-) -> None:
-    async with open_kiosk(database_url, mint, tmp_path, change_wait_s=0.2) as kiosk:
-        gate = Gate()
-        silence = Trouble(path="/v1/swap", gate=gate)
-        kiosk.marks.at["oneshot.before_change"] = lambda: mint.trouble(silence)
-        token, answer = await buy_while_others_take_the_coins(kiosk)
-        assert answer.status_code == 200
-        assert "x-cashu" not in answer.headers
-        assert swaps(kiosk) == 3
-        gate.open_for_ever()
-        await assert_claimable(kiosk, answer, token, 1)
-
-
-async def test_a_lost_answer_to_the_swap_is_found_by_the_token(
-    sqlite_url: str, mint: FakeMint, tmp_path: Path
-) -> None:
-    """Nobody knows whether the token was taken: it is echoed, and claims what it was worth."""
-    async with open_kiosk(sqlite_url, mint, tmp_path, resume_every_s=0.1) as kiosk:
-        token = mint.issue(4)
-        mint.trouble(
-            Trouble(path="/v1/swap", cut=True),
-            Trouble(path="/v1/restore", processed=False, cut=True),
-        )
-        answer = await kiosk.buy(token)
-        assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "true")
-        assert answer.headers["x-cashu"] == token
-        url = answer.headers["x-routstr-change"]
-        async with asyncio.timeout(10):
-            while (claimed := await kiosk.change(url, token=token)).status_code == 425:
-                pass
-        assert worth(claimed.json()["token"]) == 4
-        assert kiosk.upstream.calls == []
-
-
-@ON_SQLITE
-async def test_change_that_was_taken_back_is_given_anew(kiosk: Kiosk) -> None:
-    token = kiosk.mint.issue(21)
-    answer = await kiosk.buy(token)
-    first = answer.headers["x-cashu"]
-    limits = replace(kiosk.ctx.limits, refund_ttl_s=0)
-    _, found = await reconcile(replace(kiosk.ctx, limits=limits))
-    assert found["reclaimed"] == 1
-    assert set(kiosk.mint.state_of(ys_of(first)).values()) == {"SPENT"}
-    url = answer.headers["x-routstr-change"]
-    anew = (await kiosk.change(url, token=token)).json()
-    assert (anew["status"], worth(anew["token"])) == ("ready", 20)
-    assert anew["token"] != first
-    assert (await kiosk.change(url, token=token)).json() == anew
-
-
-async def test_the_mints_fee_counts(sqlite_url: str, tmp_path: Path) -> None:
-    async with (
-        FakeMint(fee_ppk=1000, units=("sat", "msat")) as mint,
-        open_kiosk(sqlite_url, mint, tmp_path) as kiosk,
-    ):
-        await kiosk.buy(mint.issue(4))  # from now on its keysets are known
-        short = await kiosk.buy(mint.issue(1))
-        assert short.json()["error"]["code"] == "minimum_balance_required"
-        answer = await kiosk.buy(mint.issue(2**20, "msat"))
-        change = await kiosk.change(
-            answer.headers["x-routstr-change"], secret=answer.headers["x-routstr-claim-secret"]
-        )
-        assert answer.status_code == 200
-        assert int(change.json()["msats"]) <= 2**20 - 1 - COST_MSAT
-        assert worth(change.json()["token"]) == int(change.json()["msats"])
-
-
-async def test_locked_ecash_may_be_required(
-    sqlite_url: str, mint: FakeMint, tmp_path: Path
-) -> None:
-    async with open_desk(sqlite_url, mint, tmp_path, p2pk_lock="require") as desk:
-        token = mint.issue(4)
-        body = order(model="demo/small")
-        answer = await desk.http.post(PATH, headers={"x-cashu": token}, json=body)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_cashu_token")
-        assert answer.headers["x-cashu"] == token
