@@ -362,6 +362,7 @@ def _periods(settings: Settings) -> Periods:
         redeem_s=settings.redeem_every_s,
         reconcile_s=settings.reconcile_every_s,
         invoices_s=settings.invoices_every_s,
+        refill_s=settings.refill_every_s,
     )
 
 

@@ -17,6 +17,9 @@ from routstr.ecash.proof import Keyset
 from routstr.errors import InvalidToken
 
 SHORT_ID_CHARS: Final = 16
+RETIRING_S: Final = 30 * 86_400
+"""A keyset that ends within this time is no place for ecash that somebody may keep (NUT-02)."""
+
 _HEX: Final = re.compile(r"[0-9a-f]+")
 
 

@@ -302,7 +302,8 @@ class MintShelf:
     """The mints this process has seen, so that a deposit does not ask for keysets each time.
 
     `asking` holds the one question under way per mint, which everybody who needs it awaits;
-    `redeeming` the tasks that redeem a mint's locked ecash ahead of time.
+    `redeeming` the tasks that redeem a mint's locked ecash ahead of time; `busy` names the
+    housekeeping under way at each.
     """
 
     def __init__(self) -> None:
@@ -310,6 +311,7 @@ class MintShelf:
         self._seen: dict[str, SeenMint] = {}
         self.redeeming: dict[str, asyncio.Task[Any]] = {}
         self.asking: dict[str, asyncio.Task[SeenMint]] = {}
+        self.busy: set[str] = set()
 
     def find(self, url: str) -> SeenMint | None:
         """The last answer of that mint."""

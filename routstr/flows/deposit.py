@@ -36,6 +36,7 @@ from routstr.flows.swap import (
     SPENT,
     STALE,
     STALE_AGAIN_S,
+    WATCHED,
     Doubtful,
     Open,
     Refused,
@@ -196,6 +197,7 @@ def _plan(ctx: Context, checked: Checked, intent: Intent) -> BeginDeposit:
         lease_s=ctx.limits.mint_lease_s,
         idempotency_key=intent.idempotency_key,
         fingerprint=intent.fingerprint,
+        goal=ctx.limits.float_goal(checked.keyset.keys),
     )
 
 
@@ -230,7 +232,7 @@ async def drive_deposit(
             raise error
     if isinstance(outcome, SpentElsewhere | Doubtful) and watched_enough(ctx, operation):
         await ctx.ledger.submit(
-            FailDeposit(operation=operation, code="watched", error_code=TokenAlreadySpent.code)
+            FailDeposit(operation=operation, code=WATCHED, error_code=TokenAlreadySpent.code)
         )
         raise TokenAlreadySpent
     await postpone(ctx, operation, outcome)
@@ -285,7 +287,7 @@ async def _replace(ctx: Context, operation: Operation, refused: Refused) -> Oper
 async def _successor(ctx: Context, operation: Operation, code: str) -> ReplaceDepositOperation:
     mint = await known_mint(ctx, operation.mint_url, since_s=ctx.monotonic_s())
     used = await shown_keyset(ctx, operation.mint_url, operation.outputs[0].keyset_id)
-    keyset = active_keyset(mint.keysets, used.unit)
+    keyset = active_keyset(mint.keysets, used.unit, ctx.clock.now())
     inputs = operation.inputs
     face_amount = sum(int(str(proof["amount"])) for proof in inputs)
     fee_amount = fee(fees_ppk(mint.keysets, [str(proof["id"]) for proof in inputs]))

@@ -6,6 +6,7 @@ no answer of it has to fail.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from routstr.core.url import BadUrl, canonical_mint_url
 from routstr.ecash.amounts import split_for_float
 from routstr.ecash.errors import InvalidAmount
+from routstr.ecash.keyset import RETIRING_S
 from routstr.ecash.proof import Keyset
 from routstr.errors import MintRateLimited, MintUnreachable, TokenRedemptionFailed, UntrustedMint
 from routstr.flows.context import Context, SeenMint
@@ -112,12 +114,27 @@ def unreachable(error: Exception, *, deposit_id: str | None = None) -> MintUnrea
     return MintUnreachable(details=details)
 
 
-def active_keyset(keysets: Iterable[Keyset], unit: str) -> Keyset:
-    """The keyset to get new ecash from: active, cheapest first. Raises TokenRedemptionFailed."""
+def active_keyset(keysets: Iterable[Keyset], unit: str, now: datetime | None = None) -> Keyset:
+    """The keyset to get new ecash from: active, cheapest first. Raises TokenRedemptionFailed.
+
+    Given the time, one that outlives the month comes before one that does not.
+    """
     active = [keyset for keyset in keysets if keyset.active and keyset.unit == unit]
     if not active:
         raise TokenRedemptionFailed(f"The mint has no active keyset for {unit}.")
-    return min(active, key=lambda keyset: (keyset.input_fee_ppk, keyset.id))
+    return min(
+        active,
+        key=lambda keyset: (
+            now is not None and expires_soon(keyset, now),
+            keyset.input_fee_ppk,
+            keyset.id,
+        ),
+    )
+
+
+def expires_soon(keyset: Keyset, now: datetime, *, within_s: int = RETIRING_S) -> bool:
+    """Whether its final expiry (NUT-02), if it has one, is that near; 0 is read as none."""
+    return 0 < (keyset.final_expiry or 0) <= int(now.timestamp()) + within_s
 
 
 def fees_ppk(keysets: Sequence[Keyset], keyset_ids: Iterable[str]) -> list[int]:

@@ -153,7 +153,7 @@ async def provide(ctx: Context, need_msat: int) -> None:
 
 
 async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withdrawing:
-    keyset = active_keyset(mint.keysets, pot.unit)
+    keyset = active_keyset(mint.keysets, pot.unit, ctx.clock.now())
     return await ctx.ledger.submit(
         BeginWithdrawal(
             withdrawal_id=ctx.new_id("rfd"),
@@ -163,7 +163,7 @@ async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withd
             mint_id=mint.id,
             mint_url=mint.url,
             keyset_id=keyset.id,
-            denominations=tuple(keyset.keys),
+            goal=ctx.limits.float_goal(keyset.keys),
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
         )

@@ -32,7 +32,7 @@ async def reclaim(ctx: Context, mint_url: str, token: GivenOut, ys: list[str]) -
     what `known_mint` raises.
     """
     mint = await known_mint(ctx, mint_url)
-    keyset = active_keyset(mint.keysets, token.unit)
+    keyset = active_keyset(mint.keysets, token.unit, ctx.clock.now())
     operation = await ctx.ledger.submit(
         BeginReclaim(
             withdrawal_id=token.withdrawal_id,

@@ -4,13 +4,13 @@ Runs at boot, as a job, and finds its work by query: nothing depends on who bega
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
 from routstr.errors import RoutstrError
+from routstr.flows.aside import PATIENCE_S, side_by_side
 from routstr.flows.context import Context
 from routstr.flows.deposit import drive_deposit
 from routstr.flows.minting import drive_mint
@@ -19,43 +19,50 @@ from routstr.flows.reclaim import drive_reclaim
 from routstr.flows.withdraw import drive_withdrawal
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.leases import Claim
-from routstr.ledger.reads_ecash import deposit_owner, has_due_operation, withdrawal_owner
+from routstr.ledger.reads_ecash import deposit_owner, mints_with_due_operations, withdrawal_owner
 from routstr.ledger.reads_invoices import invoice_owner
 from routstr.ledger.sagas import Operation
 
 log = structlog.get_logger()
 
-BATCH_MAX: Final = 20
+BATCH_MAX: Final = 4  # as many calls as go to one mint at once
 
 
-async def resume(ctx: Context) -> int:
-    """Drive every operation that is due, mint by mint side by side; how many were."""
+async def resume(ctx: Context, *, patience_s: float = PATIENCE_S) -> int:
+    """Drive every operation that is due, mint by mint side by side; how many were.
+
+    A mint that hangs keeps its own operations waiting, nobody else's; it is waited for so long.
+    """
+    async with ctx.database.reading() as connection:
+        mint_ids = await mints_with_due_operations(connection, ctx.clock.now())
+    driven = await side_by_side(
+        ctx, "resume", mint_ids, partial(_resume_at, ctx), patience_s=patience_s
+    )
+    return sum(driven.values())
+
+
+async def _resume_at(ctx: Context, mint_id: str) -> int:
     driven = 0
     while True:
-        async with ctx.database.reading() as connection:
-            is_due = await has_due_operation(connection, ctx.clock.now())
-        if not is_due:
-            return driven
         claimed = await ctx.ledger.submit(
-            Claim(owner=ctx.new_id("lease"), lease_s=ctx.limits.mint_lease_s, limit=BATCH_MAX)
+            Claim(
+                owner=ctx.new_id("lease"),
+                lease_s=ctx.limits.mint_lease_s,
+                limit=BATCH_MAX,
+                mint_id=mint_id,
+            )
         )
-        by_mint: dict[str, list[Operation]] = defaultdict(list)
-        for operation in claimed:
-            by_mint[operation.mint_url].append(operation)
-        async with asyncio.TaskGroup() as group:
-            for operations in by_mint.values():
-                group.create_task(_drive_all(ctx, operations))
+        await asyncio.gather(*(_drive(ctx, operation) for operation in claimed))
         driven += len(claimed)
         if len(claimed) < BATCH_MAX:
             return driven
 
 
-async def _drive_all(ctx: Context, operations: Sequence[Operation]) -> None:
-    """One after the other; one that breaks keeps none of the others from being driven."""
-    for operation in operations:
-        (broken,) = await asyncio.gather(drive(ctx, operation), return_exceptions=True)
-        if isinstance(broken, Exception):
-            log.error("operation_broken", operation_id=operation.id, exc_info=broken)
+async def _drive(ctx: Context, operation: Operation) -> None:
+    """One that breaks keeps none of the others from being driven."""
+    (broken,) = await asyncio.gather(drive(ctx, operation), return_exceptions=True)
+    if isinstance(broken, Exception):
+        log.error("operation_broken", operation_id=operation.id, exc_info=broken)
 
 
 async def drive(ctx: Context, operation: Operation) -> None:

@@ -46,6 +46,7 @@ UNBLIND_INLINE_MAX: Final = 32  # half a millisecond each; more than these go to
 SPENT: Final = "spent"
 STALE: Final = "stale"
 DOUBTFUL: Final = "doubtful"
+WATCHED: Final = "watched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +69,11 @@ class Refused:
 class SpentElsewhere:
     """The inputs are spent and our outputs were not signed, as far as the mint tells.
 
-    Definite when it refused our only POST for that, or, a while later, calls some inputs unspent:
-    a swap takes all of them or none.
+    `spent` names those inputs. Definite when it refused our only POST for that, or, a while later,
+    calls others unspent: a swap takes all of them or none.
     """
 
+    spent: tuple[str, ...] = ()
     is_definite: bool = False
 
 
@@ -182,7 +184,7 @@ async def _examine(
     if isinstance(answer, Signed):
         return answer
     if isinstance(answer, MintRefused) and answer.refusal.is_safe:
-        return _refused_again(operation, answer)
+        return _refused_again(ctx, operation, answer)
     return Unknown(cause=answer)
 
 
@@ -206,7 +208,10 @@ async def _judge_swap(ctx: Context, evidence: Evidence) -> Signed | Open | None:
         was_told = evidence.refusal is not None and evidence.refusal.refusal is Refusal.SPENT
         is_watched = operation.state is OperationState.WATCH
         is_mixed = ProofState.UNSPENT in states.values()
-        return SpentElsewhere(is_definite=was_told or (is_watched and is_mixed))
+        return SpentElsewhere(
+            spent=tuple(y for y in ys if states[y] is ProofState.SPENT),
+            is_definite=was_told or (is_watched and is_mixed),
+        )
     return Waiting() if ProofState.PENDING in states.values() else None
 
 
@@ -228,12 +233,17 @@ def _confirmed(
     return Doubtful(reason="the mint signed these outputs for something else")
 
 
-def _refused_again(operation: Operation, answer: MintRefused) -> Refused | Stale | Doubtful:
+def _refused_again(
+    ctx: Context, operation: Operation, answer: MintRefused
+) -> Refused | Stale | Doubtful:
     """A safe code, but to a repeat: the first request may be on its way yet.
 
     A body for a keyset or a fee of the past can never run once the mint has said so; a minute is
-    for the first request to arrive. Any other code is left to the watch.
+    for the first request to arrive. Any other code is left to the watch, at the end of which
+    no request of the day before is on its way any more.
     """
+    if watched_enough(ctx, operation):
+        return Refused(code=answer.code, stale_keyset=False)
     if answer.refusal is not Refusal.SAFE_REFRESH:
         return Doubtful(reason=f"refused with {answer.code} after an unknown answer")
     if operation.state is OperationState.WATCH and operation.last_code == STALE:

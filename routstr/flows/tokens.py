@@ -80,7 +80,7 @@ async def check_token(ctx: Context, token: Token) -> Checked:
     checked = Checked(
         token=resolved,
         mint=mint,
-        keyset=active_keyset(mint.keysets, resolved.unit),
+        keyset=active_keyset(mint.keysets, resolved.unit, ctx.clock.now()),
         fee_amount=fee(fees_ppk(mint.keysets, ids)),
     )
     if checked.net_amount < 1:

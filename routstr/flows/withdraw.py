@@ -8,6 +8,8 @@ money is in the swap, and every repeat attaches to it.
 from dataclasses import dataclass, replace
 from typing import Final
 
+import structlog
+
 from routstr.core.money import msat_from_unit
 from routstr.errors import (
     BalanceTooSmall,
@@ -26,7 +28,15 @@ from routstr.flows.context import Context
 from routstr.flows.keys import own_key
 from routstr.flows.mints import active_keyset, allowed_mint, known_mint, remembered_mint
 from routstr.flows.operate import check_not_paused
-from routstr.flows.swap import Refused, Signed, postpone, run_swap
+from routstr.flows.swap import (
+    WATCHED,
+    Refused,
+    Signed,
+    SpentElsewhere,
+    postpone,
+    run_swap,
+    watched_enough,
+)
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
@@ -34,7 +44,7 @@ from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView
 from routstr.ledger.leases import Claim
 from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal, refund_sources
-from routstr.ledger.reads_ecash import MintRow, proof_ys
+from routstr.ledger.reads_ecash import MintRow, is_free, proof_ys
 from routstr.ledger.sagas import Operation, OperationState
 from routstr.ledger.withdrawals import (
     BeginWithdrawal,
@@ -42,6 +52,8 @@ from routstr.ledger.withdrawals import (
     IssueWithdrawal,
     Withdrawing,
 )
+
+log = structlog.get_logger()
 
 __all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "read_withdrawal", "withdraw"]
 
@@ -154,7 +166,7 @@ async def _begin(
     ctx: Context, caller: KeyRef, wish: Wish, source: Source, mint: MintRow
 ) -> Withdrawing:
     try:
-        keyset = active_keyset(mint.keysets, source.unit)
+        keyset = active_keyset(mint.keysets, source.unit, ctx.clock.now())
     except TokenRedemptionFailed as error:
         raise MintShort from error
     amount = wish.amount_sat
@@ -169,7 +181,7 @@ async def _begin(
             mint_id=mint.id,
             mint_url=mint.url,
             keyset_id=keyset.id,
-            denominations=tuple(keyset.keys),
+            goal=ctx.limits.float_goal(keyset.keys),
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=wish.idempotency_key,
@@ -201,6 +213,23 @@ async def drive_withdrawal(ctx: Context, operation: Operation, api_key_id: str) 
                 message=f"refused by the mint with code {outcome.code}",
             )
         )
+    if isinstance(outcome, SpentElsewhere) and watched_enough(ctx, operation):
+        ctx.failpoint("withdraw.lost")
+        log.error(
+            "coins_lost",
+            operation_id=operation.id,
+            withdrawal_id=operation.withdrawal_id,
+            count=len(outcome.spent),
+        )
+        return await ctx.ledger.submit(
+            FailWithdrawal(
+                operation=operation,
+                api_key_id=api_key_id,
+                code=WATCHED,
+                message="the mint calls coins of this node spent",
+                lost=outcome.spent,
+            )
+        )
     await postpone(ctx, operation, outcome)
     raise RefundPending(details={"refund_id": operation.withdrawal_id}, retry_after_s=5)
 
@@ -217,12 +246,12 @@ async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> Withdraw
     """Drive a pending withdrawal on, or wait a while for whoever does."""
     deadline_s = ctx.monotonic_s() + ctx.limits.operation_wait_s
     while not (claimed := await _claim(ctx, row)):
-        row = await stored_withdrawal(ctx, api_key_id, row.id)
-        if row.status != "pending":
-            return await _ended(ctx, row, api_key_id)
         if ctx.monotonic_s() >= deadline_s:
             raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
         await ctx.clock.sleep(POLL_S)
+        row = await stored_withdrawal(ctx, api_key_id, row.id)
+        if row.status != "pending":
+            return await _ended(ctx, row, api_key_id)
     view = await drive_withdrawal(ctx, claimed[0], api_key_id)
     if view.status == "failed":  # never an answer without a token: older clients drop the key
         raise MintShort(REFUSED)
@@ -230,6 +259,10 @@ async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> Withdraw
 
 
 async def _claim(ctx: Context, row: WithdrawalRow) -> tuple[Operation, ...]:
+    """Its operation, if nobody drives it; who waits reads, and writes only when there is need."""
+    async with ctx.database.reading() as connection:
+        if not await is_free(connection, row.operation_id, ctx.clock.now()):
+            return ()
     return await ctx.ledger.submit(
         Claim(
             owner=ctx.new_id("lease"),

@@ -10,6 +10,7 @@ from routstr.flows.expire import expire, prune
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.reconcile import RECONCILE_JOB, reconcile
 from routstr.flows.redeem import redeem
+from routstr.flows.refill import refill
 from routstr.flows.renew import renew
 from routstr.flows.resume import resume
 
@@ -45,6 +46,7 @@ class Periods:
     redeem_s: float
     reconcile_s: float
     invoices_s: float
+    refill_s: float
 
 
 def jobs(periods: Periods) -> tuple[Job, ...]:
@@ -57,6 +59,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="redeem", every_s=periods.redeem_s, run=_redeem),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
+        Job(name="refill", every_s=periods.refill_s, run=refill),
         Job(
             name=RECONCILE_JOB,
             every_s=periods.reconcile_s,

@@ -10,12 +10,14 @@ from typing import Literal
 
 from sqlalchemy import delete, func, insert, select, update
 
+from routstr.ecash.amounts import FloatGoal
 from routstr.ecash.proof import Proof
 from routstr.errors import IdempotencyMismatch, KeyRevoked, TokenAlreadySpent
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
+from routstr.ledger.purse import split_for
 from routstr.ledger.sagas import (
     Operation,
     OperationState,
@@ -61,7 +63,8 @@ class Begun:
 class BeginDeposit(RowCommand[Begun]):
     """Commit the intent to swap a token for a key, new (`new_key`) or existing (`target`).
 
-    Amounts are in the mint's unit but for `credit_msat`. The same token for the same account
+    Amounts are in the mint's unit but for `credit_msat`; with a `goal` the outputs are of what the
+    float lacks, of the same worth. The same token for the same account
     attaches to the deposit there is; refuses with TokenAlreadySpent for any other use of a known
     Y, InvalidApiKey, KeyRevoked, IdempotencyMismatch.
     """
@@ -84,6 +87,7 @@ class BeginDeposit(RowCommand[Begun]):
     lease_s: float
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    goal: FloatGoal | None = None
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -100,6 +104,9 @@ class BeginDeposit(RowCommand[Begun]):
         if existing is not None:
             return Begun(deposit=existing, operation=await self._own(transaction, existing))
         await self.write(transaction, account_id)
+        amounts = self.output_amounts
+        if self.goal is not None:
+            amounts = await split_for(transaction, self.goal, self.mint_id, self.unit, amounts)
         operation = await prepare(
             transaction,
             Plan(
@@ -108,7 +115,7 @@ class BeginDeposit(RowCommand[Begun]):
                 keyset_id=self.keyset_id,
                 unit=self.unit,
                 inputs=self.proofs,
-                outputs=[(amount, "keep") for amount in self.output_amounts],
+                outputs=[(amount, "keep") for amount in amounts],
                 input_amount=self.face_amount,
                 fee_amount=self.fee_amount,
                 owner=self.owner,

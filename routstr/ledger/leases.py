@@ -59,13 +59,14 @@ class Postpone(RowCommand[None]):
 class Claim(RowCommand[tuple[Operation, ...]]):
     """Take the lease of open operations that are due, or of exactly one whether due or not.
 
-    At most `limit` operations, those due the longest first.
+    At most `limit` operations, those due the longest first; with `mint_id` of that mint alone.
     """
 
     owner: str
     lease_s: float
     limit: int = 20
     operation_id: str | None = None
+    mint_id: str | None = None
 
     async def run(self, transaction: Transaction) -> tuple[Operation, ...]:
         """Compare-and-set each lease; another process's winner is skipped."""
@@ -76,6 +77,8 @@ class Claim(RowCommand[tuple[Operation, ...]]):
             wanted = wanted.where(OPERATION.c.id == self.operation_id)
         else:
             wanted = wanted.where(OPERATION.c.next_attempt_at <= now)
+        if self.mint_id is not None:
+            wanted = wanted.where(OPERATION.c.mint_id == self.mint_id)
         wanted = wanted.order_by(OPERATION.c.next_attempt_at).limit(self.limit)
         if transaction.dialect == "postgresql":
             wanted = wanted.with_for_update(skip_locked=True)

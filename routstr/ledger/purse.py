@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import ColumnElement, Row, func, or_, select, union_all, update
 
-from routstr.ecash.keyset import fee
+from routstr.ecash.amounts import FloatGoal
+from routstr.ecash.errors import InvalidAmount
+from routstr.ecash.keyset import RETIRING_S, fee
 from routstr.ecash.proof import Dleq, Proof
 from routstr.ecash.secret import derive
 from routstr.ecash.selection import worth
@@ -55,8 +57,13 @@ class Coin:
     input_fee_ppk: int
 
 
-async def look(transaction: Transaction, mint_id: str, unit: str) -> tuple[dict[int, int], int]:
-    """Counts per denomination, and the highest input fee among them in parts per thousand."""
+async def look(
+    transaction: Transaction, mint_id: str, unit: str, *, lasting: bool = False
+) -> tuple[dict[int, int], int]:
+    """Counts per denomination, and the highest input fee among them in parts per thousand.
+
+    With `lasting` without the coins of keysets that end within the month.
+    """
     rows = await transaction.connection.execute(
         select(
             PROOF.c.amount,
@@ -64,18 +71,46 @@ async def look(transaction: Transaction, mint_id: str, unit: str) -> tuple[dict[
             func.max(KEYSET.c.input_fee_ppk).label("fee_ppk"),
         )
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
-        .where(KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent")
+        .where(*_ours(transaction, mint_id, unit, lasting=lasting))
         .group_by(PROOF.c.amount)
     )
     counts = [(int(row.amount), int(row.count_of), int(row.fee_ppk)) for row in rows]
     return {amount: n for amount, n, _ in counts}, max((ppk for _, _, ppk in counts), default=0)
 
 
+def _ours(
+    transaction: Transaction, mint_id: str, unit: str, *, lasting: bool
+) -> list[ColumnElement[bool]]:
+    ours = [KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent"]
+    if lasting:
+        end = int(transaction.book.now.timestamp()) + RETIRING_S
+        expiry = KEYSET.c.final_expiry
+        ours.append(or_(expiry.is_(None), expiry == 0, expiry > end))
+    return ours
+
+
+async def split_for(
+    transaction: Transaction, goal: FloatGoal, mint_id: str, unit: str, amounts: Sequence[int]
+) -> list[int]:
+    """Coins worth as much as those, but of what the float there lacks."""
+    counts, _ = await look(transaction, mint_id, unit)
+    try:
+        return goal.split(sum(amounts), counts)
+    except InvalidAmount:  # more of them than one swap may have
+        return list(amounts)
+
+
 async def draw(
-    transaction: Transaction, mint_id: str, unit: str, counts: Mapping[int, int]
+    transaction: Transaction,
+    mint_id: str,
+    unit: str,
+    counts: Mapping[int, int],
+    *,
+    lasting: bool = False,
 ) -> Drawn:
     """Reserve exactly those coins. Raises LostRace when one was just taken by another process."""
-    coins = await _pick(transaction, mint_id, unit, counts)
+    ours = _ours(transaction, mint_id, unit, lasting=lasting)
+    coins = await _pick(transaction, ours, counts)
     taken = await transaction.connection.execute(
         update(PROOF)
         .where(PROOF.c.y.in_([coin.y for coin in coins]), PROOF.c.state == "unspent")
@@ -115,6 +150,20 @@ async def draw_these(transaction: Transaction, ys: Sequence[str], *, state: str)
     )
 
 
+async def give_back(
+    transaction: Transaction, operation_id: str, *, to: str, lost: Sequence[str] = ()
+) -> None:
+    """The coins an operation reserved and did not spend, but for those the mint went back on."""
+    reserved = update(PROOF).where(
+        PROOF.c.operation_id == operation_id, PROOF.c.state == "reserved"
+    )
+    if lost:
+        await transaction.connection.execute(
+            reserved.where(PROOF.c.y.in_(list(lost))).values(state="lost")
+        )
+    await transaction.connection.execute(reserved.values(state=to, operation_id=None))
+
+
 async def open_issued(transaction: Transaction, withdrawal_id: str, ys: Sequence[str]) -> Issued:
     """Those proofs of a token that was given out. Raises MintShort if one is not, or not any more.
 
@@ -145,27 +194,19 @@ async def open_issued(transaction: Transaction, withdrawal_id: str, ys: Sequence
 
 
 async def _pick(
-    transaction: Transaction, mint_id: str, unit: str, counts: Mapping[int, int]
+    transaction: Transaction, ours: Sequence[ColumnElement[bool]], counts: Mapping[int, int]
 ) -> list[Coin]:
-    ranked = (
-        select(
-            PROOF,
-            KEYSET.c.input_fee_ppk,
-            func.row_number().over(partition_by=PROOF.c.amount, order_by=PROOF.c.y).label("rank"),
-        )
+    """So many of each amount, whichever the index finds first: a purse may hold very many."""
+    parts = [
+        select(PROOF, KEYSET.c.input_fee_ppk)
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
-        .where(
-            KEYSET.c.mint_id == mint_id,
-            KEYSET.c.unit == unit,
-            PROOF.c.state == "unspent",
-            PROOF.c.amount.in_(list(counts)),
-        )
+        .where(*ours, PROOF.c.amount == amount)
+        .limit(count)
         .subquery()
-    )
-    rows = await transaction.connection.execute(
-        select(ranked).where(ranked.c.rank <= max(counts.values()))
-    )
-    return [_coin(row) for row in rows if row.rank <= counts[row.amount]]
+        for amount, count in counts.items()
+    ]
+    rows = await transaction.connection.execute(union_all(*(select(part) for part in parts)))
+    return [_coin(row) for row in rows]
 
 
 def _coin(row: Row[Any]) -> Coin:

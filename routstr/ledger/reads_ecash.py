@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 
 from routstr.ecash.proof import Keyset
 from routstr.ledger.engine import ReadConnection
@@ -164,13 +164,26 @@ async def find_mint(connection: ReadConnection, url: str) -> MintRow | None:
     )
 
 
-async def has_due_operation(connection: ReadConnection, now: datetime) -> bool:
-    """Whether a mint operation waits to be driven; a cheap look before taking leases."""
-    free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
-    due = select(OPERATION.c.id).where(
-        OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now, free
+async def mints_with_due_operations(connection: ReadConnection, now: datetime) -> list[str]:
+    """The ids of the mints where operations wait to be driven; a look before taking leases."""
+    due = (
+        select(OPERATION.c.mint_id)
+        .where(OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now, _free(now))
+        .distinct()
     )
-    return (await connection.scalar(due.limit(1))) is not None
+    return list(await connection.scalars(due.order_by(OPERATION.c.mint_id)))
+
+
+async def is_free(connection: ReadConnection, operation_id: str | None, now: datetime) -> bool:
+    """Whether an operation is open and nobody holds its lease."""
+    free = select(OPERATION.c.id).where(
+        OPERATION.c.id == operation_id, OPERATION.c.state.in_(OPEN_STATES), _free(now)
+    )
+    return (await connection.scalar(free)) is not None
+
+
+def _free(now: datetime) -> ColumnElement[bool]:
+    return or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
 
 
 async def proof_ys(

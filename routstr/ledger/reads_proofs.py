@@ -1,14 +1,15 @@
 """Reading the node's own proofs for housekeeping: given out, held, retiring, and their backing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select, text
 
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF
+from routstr.ledger.profit import SURPLUS
+from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF, OperationState
 from routstr.ledger.tables import Withdrawal, table_of
 
 WITHDRAWAL = table_of(Withdrawal)
@@ -112,3 +113,88 @@ async def still_held(connection: ReadConnection, ys: Sequence[str]) -> list[str]
     """Those of them that the node still holds; a proof leaves that state before its mint hears."""
     wanted = select(PROOF.c.y).where(PROOF.c.y.in_(list(ys)), PROOF.c.state.in_(HELD_STATES))
     return list(await connection.scalars(wanted.order_by(PROOF.c.y)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pile:
+    """How many unspent coins of one amount the node holds of a keyset."""
+
+    keyset_id: str
+    amount: int
+    count: int
+
+
+async def piles_at(connection: ReadConnection, mint_id: str, unit: str) -> list[Pile]:
+    """The node's unspent coins at a mint in a unit."""
+    rows = await connection.execute(
+        select(PROOF.c.keyset_id, PROOF.c.amount, func.count().label("count_of"))
+        .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+        .where(KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent")
+        .group_by(PROOF.c.keyset_id, PROOF.c.amount)
+        .order_by(PROOF.c.keyset_id, PROOF.c.amount)
+    )
+    return [Pile(keyset_id=row.keyset_id, amount=row.amount, count=row.count_of) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """An unspent coin by its Y; `input_fee_ppk` is what spending it costs (NUT-02)."""
+
+    y: str
+    amount: int
+    input_fee_ppk: int
+
+
+async def pick(
+    connection: ReadConnection, keyset_ids: Sequence[str], counts: Mapping[int, int]
+) -> list[Pick]:
+    """So many unspent coins of each amount, or as many as there are.
+
+    The last in the order of their Ys: withdrawals take the first, and they should seldom meet.
+    """
+    found: list[Pick] = []
+    for amount, count in counts.items():
+        rows = await connection.execute(
+            select(PROOF.c.y, KEYSET.c.input_fee_ppk)
+            .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
+            .where(
+                PROOF.c.keyset_id.in_(keyset_ids),
+                PROOF.c.state == "unspent",
+                PROOF.c.amount == amount,
+            )
+            .order_by(PROOF.c.y.desc())
+            .limit(count)
+        )
+        found += [Pick(y=row.y, amount=amount, input_fee_ppk=row.input_fee_ppk) for row in rows]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSwap:
+    """How a swap of the node's own stands."""
+
+    state: OperationState
+    ended_at: datetime | None
+
+
+async def own_swaps(
+    connection: ReadConnection, mint_id: str, unit: str, *, limit: int
+) -> list[OwnSwap]:
+    """The newest swaps of the node's own at a mint in a unit, the newest first."""
+    rows = await connection.execute(
+        select(OPERATION.c.state, OPERATION.c.ended_at)
+        .where(
+            OPERATION.c.mint_id == mint_id,
+            OPERATION.c.unit == unit,
+            OPERATION.c.kind == "swap",
+            OPERATION.c.withdrawal_id.is_(None),
+        )
+        .order_by(OPERATION.c.created_at.desc(), OPERATION.c.id)
+        .limit(limit)
+    )
+    return [OwnSwap(state=OperationState(row.state), ended_at=row.ended_at) for row in rows]
+
+
+async def seen_surplus_msat(connection: ReadConnection) -> int:
+    """What is the operator's, as of now; who takes from it looks again in the same transaction."""
+    return int((await connection.execute(text(SURPLUS))).scalar_one())

@@ -11,10 +11,12 @@ from typing import Final, Literal
 
 from sqlalchemy import select, update
 
+from routstr.core.money import msat_from_unit
 from routstr.ecash.proof import Proof
 from routstr.errors import MintShort
 from routstr.ledger.commands import RowCommand, Transaction
-from routstr.ledger.purse import draw_these
+from routstr.ledger.profit import surplus_msat
+from routstr.ledger.purse import draw_these, give_back
 from routstr.ledger.sagas import (
     OPERATION,
     PROOF,
@@ -39,7 +41,8 @@ class BeginSwap(RowCommand[Operation]):
     """Reserve coins of the node's own and prepare their swap; `redeem` is one of locked coins.
 
     `output_amounts`, in the unit, must be what the inputs make less their fee. Refuses with
-    MintShort when coins or fee are not as the caller saw them. `owner`, a lease id of this command
+    MintShort when coins or fee are not as the caller saw them, and when the surplus does not pay
+    the fee of a `swap`, unless it `must` be. `owner`, a lease id of this command
     alone, lets a repeat find the operation that it made.
     """
 
@@ -53,6 +56,7 @@ class BeginSwap(RowCommand[Operation]):
     lease_s: float
     predecessor_id: str | None = None
     unlock: Unlock | None = field(default=None, repr=False)
+    must: bool = True
 
     async def run(self, transaction: Transaction) -> Operation:
         """unspent or locked → reserved, and the operation."""
@@ -64,9 +68,12 @@ class BeginSwap(RowCommand[Operation]):
         )
         if made is not None:
             return await load_operation(transaction.connection, transaction.wallet, made)
+        spare_msat = None if self.must else await surplus_msat(transaction)
         drawn = await draw_these(transaction, self.ys, state=FROM_STATE[self.kind])
         if sum(self.output_amounts) != drawn.amount - drawn.fee_amount:
             raise MintShort("The fee of these coins has changed meanwhile.")
+        if spare_msat is not None and msat_from_unit(drawn.fee_amount, self.unit) > spare_msat:
+            raise MintShort("The fee of these coins is above the surplus.")
         operation = await prepare(
             transaction,
             Plan(
@@ -159,10 +166,14 @@ class EndSwap(RowCommand[bool]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailSwap(RowCommand[bool]):
-    """A definite no of the mint: the coins are what they were before; False for a repeat."""
+    """A definite no of the mint: the coins are what they were before; False for a repeat.
+
+    But for those that the mint went back on: they are `lost`.
+    """
 
     operation: Operation = field(repr=False)
     code: str
+    lost: Sequence[str] = field(default=(), repr=False)
 
     async def run(self, transaction: Transaction) -> bool:
         """sent → failed, reserved → unspent or locked."""
@@ -175,9 +186,7 @@ class FailSwap(RowCommand[bool]):
             owner=failing.lease_owner,
         ):
             return False
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.operation_id == failing.id, PROOF.c.state == "reserved")
-            .values(state=FROM_STATE.get(failing.kind, "unspent"), operation_id=None)
+        await give_back(
+            transaction, failing.id, to=FROM_STATE.get(failing.kind, "unspent"), lost=self.lost
         )
         return True

@@ -13,7 +13,8 @@ from typing import Final
 from sqlalchemy import insert, select, update
 
 from routstr.core.money import msat_from_unit, unit_from_msat
-from routstr.ecash.amounts import split, split_for_float
+from routstr.ecash.amounts import FloatGoal, split
+from routstr.ecash.errors import InvalidAmount
 from routstr.ecash.proof import Proof
 from routstr.ecash.selection import choose_cover, choose_exact, worth
 from routstr.ecash.token import PROOFS_MAX
@@ -35,7 +36,7 @@ from routstr.ledger.issued import (
     seal_token,
     view_withdrawal,
 )
-from routstr.ledger.purse import Drawn, draw, look
+from routstr.ledger.purse import Drawn, draw, give_back, look
 from routstr.ledger.sagas import (
     OPERATION,
     PROOF,
@@ -77,7 +78,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     mint_id: str
     mint_url: str
     keyset_id: str
-    denominations: Sequence[int]
+    goal: FloatGoal
     owner: str
     lease_s: float
     idempotency_key: str | None = None
@@ -95,12 +96,13 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         if existing is not None:
             return existing
         self._check(account)
-        purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
+        lasting, _ = await look(transaction, self.mint_id, self.unit, lasting=True)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)
-        exact = choose_exact(purse, wanted, proofs_max=PROOFS_MAX)
+        exact = choose_exact(lasting, wanted, proofs_max=PROOFS_MAX)
         if exact is not None:
-            drawn = await draw(transaction, self.mint_id, self.unit, exact)
+            drawn = await draw(transaction, self.mint_id, self.unit, exact, lasting=True)
             return await self._issue_now(transaction, account, drawn)
+        purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         return await self._swap(transaction, account, purse, fee_ppk, wanted)
 
     async def _existing(self, transaction: Transaction, account: Account) -> Withdrawing | None:
@@ -183,6 +185,11 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         kept = drawn.amount - amount - drawn.fee_amount
         if kept < 0:
             raise MintShort
+        left = {coin: count - cover.get(coin, 0) for coin, count in purse.items()}
+        try:
+            change = self.goal.split(kept, left)
+        except InvalidAmount as error:
+            raise MintShort("The mint's denominations do not fit the change.") from error
         account = await self._debit(transaction, account, amount, drawn.fee_amount, "pending", None)
         operation = await prepare(
             transaction,
@@ -194,7 +201,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
                 inputs=drawn.proofs,
                 outputs=[
                     *((part, "send") for part in split(amount)),
-                    *((part, "keep") for part in split_for_float(kept, self.denominations)),
+                    *((part, "keep") for part in change),
                 ],
                 input_amount=drawn.amount,
                 fee_amount=drawn.fee_amount,
@@ -296,13 +303,15 @@ class IssueWithdrawal(RowCommand[WithdrawalView]):
 class FailWithdrawal(RowCommand[WithdrawalView]):
     """A safe refusal of the mint: the coins go back to the purse, the money to the key.
 
-    Its idempotency key is free again: nothing was paid, so a repeat may run anew.
+    So it does when the mint went back on some of the coins, which are `lost` then: the loss is the
+    operator's. Its idempotency key is free again: nothing was paid, so a repeat may run anew.
     """
 
     operation: Operation = field(repr=False)
     api_key_id: str
     code: str
     message: str
+    lost: Sequence[str] = field(default=(), repr=False)
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -325,11 +334,7 @@ class FailWithdrawal(RowCommand[WithdrawalView]):
             code=self.code,
             owner=failing.lease_owner,
         )
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
-            .values(state="unspent", operation_id=None)
-        )
+        await give_back(transaction, failing.id, to="unspent", lost=self.lost)
         account = transaction.book.post(
             account,
             view.amount_msat + view.fee_msat,

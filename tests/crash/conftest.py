@@ -75,6 +75,7 @@ def start_mortal(tmp_path: Path) -> Iterator[StartMortal]:
                 "LOG_LEVEL": "DEBUG",
                 "MINT_CALLS_PER_MINUTE": "60000",
                 "MINT_CALLS_BURST": "1000",
+                "REFILL_EVERY_S": "3600",  # the tests choose which coins there are
                 **settings,
             }
             return running.enter_context(Mortal(tmp_path / "node", settings=given))

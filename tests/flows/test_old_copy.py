@@ -34,7 +34,7 @@ async def test_what_was_signed_for_another_token_credits_nobody(
     shutil.copyfile(database, copy)
     async with open_till(sqlite_url, mint) as till:
         key = await till.create(mint.issue(21))
-        paid = await till.withdraw(key, 21)
+        paid = await till.withdraw(key, 20)  # without the 1, which the copy has too
         assert paid.token is not None
         mint.set_spent(ys_of(paid.token))
     put_back(database, copy)

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from routstr.core.pricing import Model, Price, Quote, Usage, price_snapshot
 from routstr.ecash import bdhke
-from routstr.ecash.amounts import split_for_float
+from routstr.ecash.amounts import FloatGoal, split_for_float
 from routstr.ecash.keyset import fee, keyset_id
 from routstr.ecash.outputs import unblind_all
 from routstr.ecash.proof import BlindSignature, Dleq, Keyset, Proof
@@ -188,7 +188,7 @@ class Node:
             mint_id=self.mint_id,
             mint_url=MINT_URL,
             keyset_id=self.signer.keyset.id,
-            denominations=tuple(self.signer.keyset.keys),
+            goal=FloatGoal(denominations=tuple(self.signer.keyset.keys), coins=32, coin_max=1024),
             owner=self.owner,
             lease_s=30,
             idempotency_key=idempotency_key,
