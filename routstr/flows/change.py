@@ -28,6 +28,7 @@ from routstr.flows.deposit import in_doubt
 from routstr.flows.redeem import redeem_now
 from routstr.flows.withdraw import Wish, read_withdrawal, withdraw
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
+from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import WithdrawalView
@@ -69,16 +70,14 @@ def change_url(account_id: str) -> str:
     return f"{CHANGE_PATH}{_change_id(account_id)}"
 
 
-async def issue_change(
-    ctx: Context, account_id: str, mint_url: str, *, reclaims: int = 0
-) -> WithdrawalView:
+async def issue_change(ctx: Context, account_id: str, mint_url: str) -> WithdrawalView:
     """All that is left on a one-shot account, from the mint it was paid with.
 
     A repeat yields the same token, until that came back unspent. Raises what `withdraw` raises.
     """
     wish = Wish(
         mint_url=mint_url if mint_url in ctx.facts.mints else None,
-        idempotency_key=f"change-{reclaims}" if reclaims else "change",
+        idempotency_key="change",
     )
     account = KeyRef(id=account_id)
     try:
@@ -162,25 +161,31 @@ async def _given(ctx: Context, account: OneShotView) -> WithdrawalView | None:
     if last is not None and last.status in {"completed", "claimed"}:
         return await read_withdrawal(ctx, KeyRef(id=account.id), last.id)
     try:
-        return await issue_change(ctx, account.id, account.mint_url, reclaims=account.reclaims)
+        return await issue_change(ctx, account.id, account.mint_url)
     except (NoBalance, BalanceTooSmall):
         return None
 
 
 async def _is_spent(ctx: Context, view: WithdrawalView) -> bool:
-    """Whether the mint calls all of it spent; one that does not answer in time says no."""
+    """Whether the mint calls all of it spent; one that does not answer in time says no.
+
+    A claimer may ask as often as he likes, so at most one such question is under way per mint, and
+    it gives way to everything that moves money.
+    """
     async with ctx.database.reading() as connection:
         ys = await proof_ys(connection, withdrawal_id=view.id)
-    if not ys:
+    if not ys or view.mint_url in ctx.shelf.telling:
         return False
+    ctx.shelf.telling.add(view.mint_url)
     asking = ctx.tasks.start(_all_spent(ctx, view.mint_url, ys), name="change state")
+    asking.add_done_callback(lambda _: ctx.shelf.telling.discard(view.mint_url))
     await asyncio.wait({asking}, timeout=ctx.limits.change_wait_s)
-    return asking.done() and asking.result()
+    return asking.done() and not asking.cancelled() and asking.result()
 
 
 async def _all_spent(ctx: Context, mint_url: str, ys: list[str]) -> bool:
     try:
-        states = await ctx.mints.check_state(mint_url, ys)
+        states = await ctx.mints.check_state(mint_url, ys, priority=Priority.FLOAT)
     except (MintUnknown, MintRefused, MintMisbehaved, UntrustedMint):
         return False
     return set(states.values()) == {ProofState.SPENT}

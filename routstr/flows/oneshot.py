@@ -117,7 +117,8 @@ async def give_change(ctx: Context, exchange: Exchange) -> str | None:
     except (NoBalance, BalanceTooSmall):
         return None
     except (RoutstrError, TimeoutError) as error:
-        log.warning("change_delayed", key_id=shot.account_id, error_type=type(error).__name__)
+        reason = type(error).__name__
+        log.warning("change_delayed", request_id=exchange.request_id, reason=reason)
         return None
     ctx.failpoint("oneshot.changed")
     return view.token

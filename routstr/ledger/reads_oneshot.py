@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from routstr.ledger.book import KeyRef
 from routstr.ledger.engine import ReadConnection
@@ -11,19 +11,17 @@ from routstr.ledger.tables import (
     ApiKey,
     Deposit,
     Reservation,
-    Withdrawal,
     table_of,
 )
 
 KEY = table_of(ApiKey)
 DEPOSIT = table_of(Deposit)
 RESERVATION = table_of(Reservation)
-WITHDRAWAL = table_of(Withdrawal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneShotView:
-    """A one-shot account; amounts in msat. `reclaims` counts change that came back unspent."""
+    """A one-shot account; amounts in msat. `request_id` is None if nothing was held on it."""
 
     id: str
     mint_url: str
@@ -32,7 +30,6 @@ class OneShotView:
     reserved_msat: int
     spent_msat: int
     request_id: str | None
-    reclaims: int
 
 
 async def find_one_shot(connection: ReadConnection, ref: KeyRef) -> OneShotView | None:
@@ -45,11 +42,6 @@ async def find_one_shot(connection: ReadConnection, ref: KeyRef) -> OneShotView 
         .limit(1)
         .scalar_subquery()
     )
-    reclaims = (
-        select(func.count())
-        .where(WITHDRAWAL.c.api_key_id == KEY.c.id, WITHDRAWAL.c.status == "reclaimed")
-        .scalar_subquery()
-    )
     row = (
         await connection.execute(
             select(
@@ -57,7 +49,6 @@ async def find_one_shot(connection: ReadConnection, ref: KeyRef) -> OneShotView 
                 DEPOSIT.c.mint_url,
                 DEPOSIT.c.unit,
                 request_id.label("request_id"),
-                reclaims.label("reclaims"),
             )
             .join(DEPOSIT, DEPOSIT.c.api_key_id == KEY.c.id)
             .where(wanted, DEPOSIT.c.source == ONE_SHOT, DEPOSIT.c.state == "credited")
@@ -74,5 +65,4 @@ async def find_one_shot(connection: ReadConnection, ref: KeyRef) -> OneShotView 
         reserved_msat=row.reserved,
         spent_msat=row.total_spent,
         request_id=row.request_id,
-        reclaims=row.reclaims,
     )

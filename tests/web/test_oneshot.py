@@ -76,6 +76,7 @@ async def test_a_stream_brings_it_in_its_last_comment(kiosk: Kiosk) -> None:
     assert answer.status_code == 200
     url, secret = answer.headers["x-routstr-change"], answer.headers["x-routstr-claim-secret"]
     assert "x-cashu" not in answer.headers
+    assert not kiosk.ctx.one_shots  # its hold says that it runs, in every process
     running = await kiosk.change(url, secret=secret)
     assert (running.status_code, running.headers["x-should-retry"]) == (425, "true")
     assert (await kiosk.buy(token)).json()["error"]["code"] == "operation_in_progress"
@@ -256,6 +257,17 @@ async def test_a_bug_after_the_payment_leaves_it_claimable(kiosk: Kiosk) -> None
     await expire(kiosk.ctx, orphaned=True)
     claimed = await kiosk.change(url, secret=answer.headers["x-routstr-claim-secret"])
     assert worth(claimed.json()["token"]) == 21
+
+
+@ON_SQLITE
+async def test_a_node_that_stops_gives_it_back_first(kiosk: Kiosk) -> None:
+    kiosk.upstream.script(Script(headers_gate=Gate()))
+    buying = asyncio.create_task(kiosk.buy(kiosk.mint.issue(21)))
+    await kiosk.upstream.called()
+    kiosk.ctx.holds.stop()
+    answer = await buying
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+    assert worth(answer.headers["x-cashu"]) == 21
 
 
 @ON_SQLITE
