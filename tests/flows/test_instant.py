@@ -147,6 +147,28 @@ async def test_a_repeat_is_answered_with_the_first_result(met: Till) -> None:
     assert again.is_replay
 
 
+class Dies(Exception):
+    """The process ends here."""
+
+
+async def test_broken_off_before_or_after_its_commit_it_is_credited_once(met: Till) -> None:
+    for count, step in enumerate(("instant.checked", "instant.accepted"), start=1):
+
+        def fail(step: str = step) -> None:
+            del met.marks.at[step]
+            raise Dies
+
+        token = locked(met)
+        met.marks.at[step] = fail
+        with pytest.raises(Dies):
+            await met.create(token, repeat=step)
+        await met.assert_sound()
+        made = await met.create(token, repeat=step)
+        assert await met.balance(made) == 21_000
+        assert await met.value("SELECT sum(balance) FROM apikey") == 21_000 * count
+        assert await waiting(met) == 21 * count
+
+
 @ON_SQLITE
 async def test_the_fee_of_redeeming_is_taken_off_the_credit(database_url: str) -> None:
     async with FakeMint(fee_ppk=100) as mint, open_till(database_url, mint) as till:

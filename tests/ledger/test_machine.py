@@ -39,6 +39,7 @@ from routstr.ledger.holds import Expire, Extend
 from routstr.ledger.sagas import MarkSent, Operation
 from routstr.ledger.withdrawals import FailWithdrawal
 from tests.harness.databases import SQLITE
+from tests.ledger.lock_rules import LockRules
 from tests.ledger.node import (
     HELD_MSAT_MAX,
     START,
@@ -99,7 +100,7 @@ class Bench:
         self.runner.close()
 
 
-class Ledger(RuleBasedStateMachine):
+class Ledger(LockRules, RuleBasedStateMachine):
     """Drives one node with keys of its own."""
 
     bench: ClassVar[Callable[[], Bench]]
