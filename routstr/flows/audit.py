@@ -101,7 +101,7 @@ async def _page(ctx: Context, mint_url: str, after_y: str) -> list[OurProof]:
 
 async def _lost(ctx: Context, spent: Sequence[OurProof]) -> list[str]:
     """Those that the mint calls spent and we, asked again after it, still take for ours."""
-    ys = [proof.y for proof in spent if proof.state == "unspent"]
+    ys = [proof.y for proof in spent if proof.state in {"unspent", "locked"}]
     if not ys:
         return []
     async with ctx.database.reading() as connection:

@@ -49,7 +49,8 @@ async def proofs_at(
 
 async def still_unspent(connection: ReadConnection, ys: Sequence[str]) -> list[str]:
     """Those we still take for ours to spend; a proof leaves that state before its mint hears."""
-    wanted = select(PROOF.c.y).where(PROOF.c.y.in_(ys), PROOF.c.state == "unspent")
+    held = PROOF.c.state.in_(("unspent", "locked"))
+    wanted = select(PROOF.c.y).where(PROOF.c.y.in_(ys), held)
     return list(await connection.scalars(wanted.order_by(PROOF.c.y)))
 
 
