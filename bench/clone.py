@@ -16,7 +16,7 @@ from demo.process import ROOT
 
 DEMO_FIRST_S_MAX: Final = 180
 DEMO_AGAIN_S_MAX: Final = 30
-TEST_S_MAX: Final = 360
+TEST_S_MAX: Final = 600
 TIMEOUT_S: Final = 1_800
 TAIL_LINES: Final = 15
 
