@@ -41,7 +41,7 @@ from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnkno
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
-from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView
+from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView, Withdrawing
 from routstr.ledger.leases import Claim
 from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal, refund_sources
 from routstr.ledger.reads_ecash import MintRow, is_free, proof_ys
@@ -50,7 +50,6 @@ from routstr.ledger.withdrawals import (
     BeginWithdrawal,
     FailWithdrawal,
     IssueWithdrawal,
-    Withdrawing,
 )
 
 log = structlog.get_logger()

@@ -58,7 +58,8 @@ SELECT op.id FROM operations op JOIN withdrawal w ON w.id = op.withdrawal_id LEF
 ) c ON c.operation_id = op.id
 WHERE op.kind = 'melt' AND op.state = 'done' AND (w.way <> 'lightning' OR w.status <> 'completed'
   OR op.input_amount - coalesce(c.total, 0) <> op.fee_amount + {units("w.amount", "w.unit")}
-  OR {msat("op.fee_amount", "op.unit")} <> w.fee_amount - w.fee_returned)
+  OR w.fee_amount - w.fee_returned <> CASE WHEN {msat("op.fee_amount", "op.unit")} > w.fee_amount
+    THEN w.fee_amount ELSE {msat("op.fee_amount", "op.unit")} END)
 """
 BACKING: Final = f"""
 SELECT 'node' AS id FROM (SELECT

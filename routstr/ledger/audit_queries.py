@@ -124,13 +124,14 @@ LEFT JOIN withdrawal w ON t.operation_id LIKE 'refund:%' AND w.id = substr(t.ope
 LEFT JOIN withdrawal p ON t.operation_id LIKE 'fee-refund:%' AND p.id = substr(t.operation_id, 12)
   AND p.api_key_id = t.api_key_id
 WHERE t.type = 'refund' AND NOT coalesce(
-  w.status = 'failed' AND t.amount = w.amount + w.fee_amount
+  w.status = 'failed' AND t.amount = w.amount
+    + CASE w.way WHEN 'lightning' THEN w.fee_returned ELSE w.fee_amount END
   OR w.status = 'reclaimed' AND t.amount > 0 AND t.amount <= w.amount, false)
   AND NOT coalesce(p.status = 'completed' AND t.amount = p.fee_returned, false)
 UNION ALL
 SELECT w.id FROM withdrawals w
 LEFT JOIN "transaction" t ON t.type = 'refund' AND t.operation_id = 'fee-refund:' || w.id
-WHERE w.fee_returned <> 0 AND t.id IS NULL
+WHERE w.fee_returned <> 0 AND w.status = 'completed' AND t.id IS NULL
 UNION ALL
 SELECT w.id FROM withdrawals w
 LEFT JOIN "transaction" t ON t.type = 'refund' AND t.operation_id = 'refund:' || w.id

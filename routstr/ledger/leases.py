@@ -6,6 +6,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import or_, select, update
 
+from routstr.errors import Pending
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.sagas import (
     OPEN_STATES,
@@ -18,6 +19,36 @@ from routstr.ledger.sagas import (
 from routstr.ledger.vault import CannotOpen
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOnce(RowCommand[None]):
+    """Commit that a POST which must never be repeated is about to leave, and keep the lease for it.
+
+    Refuses with Pending unless this owner has the lease: whoever slept while another took it over
+    cannot know whether that other has posted. `owner` is a lease of this one driver.
+    """
+
+    operation_id: str
+    owner: str
+    lease_s: float
+
+    async def run(self, transaction: Transaction) -> None:
+        """prepared → sent; a repeat of this very command finds it sent."""
+        sent = await transaction.connection.execute(
+            update(OPERATION)
+            .where(
+                OPERATION.c.id == self.operation_id,
+                OPERATION.c.lease_owner == self.owner,
+                OPERATION.c.state.in_((OperationState.PREPARED, OperationState.SENT)),
+            )
+            .values(
+                state=OperationState.SENT,
+                lease_until=transaction.book.now + timedelta(seconds=self.lease_s),
+            )
+        )
+        if sent.rowcount != 1:
+            raise Pending("Another node has taken this operation over.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

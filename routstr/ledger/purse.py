@@ -18,6 +18,7 @@ from routstr.ecash.secret import derive
 from routstr.ecash.selection import worth
 from routstr.errors import MintShort
 from routstr.ledger.commands import LostRace, Transaction, Wallet
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.sagas import KEYSET, PROOF
 
 
@@ -64,14 +65,27 @@ async def look(
 
     With `lasting` without the coins of keysets that end within the month.
     """
-    rows = await transaction.connection.execute(
+    return await _counts(transaction.connection, _ours(transaction, mint_id, unit, lasting=lasting))
+
+
+async def purse_at(
+    connection: LedgerConnection, mint_id: str, unit: str
+) -> tuple[dict[int, int], int]:
+    """The same of all coins for whoever only looks: they may be gone the next moment."""
+    return await _counts(connection, _unspent(mint_id, unit))
+
+
+async def _counts(
+    connection: LedgerConnection, ours: Sequence[ColumnElement[bool]]
+) -> tuple[dict[int, int], int]:
+    rows = await connection.execute(
         select(
             PROOF.c.amount,
             func.count().label("count_of"),
             func.max(KEYSET.c.input_fee_ppk).label("fee_ppk"),
         )
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
-        .where(*_ours(transaction, mint_id, unit, lasting=lasting))
+        .where(*ours)
         .group_by(PROOF.c.amount)
     )
     counts = [(int(row.amount), int(row.count_of), int(row.fee_ppk)) for row in rows]
@@ -81,12 +95,16 @@ async def look(
 def _ours(
     transaction: Transaction, mint_id: str, unit: str, *, lasting: bool
 ) -> list[ColumnElement[bool]]:
-    ours = [KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent"]
+    ours = _unspent(mint_id, unit)
     if lasting:
         end = int(transaction.book.now.timestamp()) + RETIRING_S
         expiry = KEYSET.c.final_expiry
         ours.append(or_(expiry.is_(None), expiry == 0, expiry > end))
     return ours
+
+
+def _unspent(mint_id: str, unit: str) -> list[ColumnElement[bool]]:
+    return [KEYSET.c.mint_id == mint_id, KEYSET.c.unit == unit, PROOF.c.state == "unspent"]
 
 
 async def split_for(

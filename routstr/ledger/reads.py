@@ -10,6 +10,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    case,
     exists,
     func,
     literal,
@@ -155,7 +156,11 @@ async def history(
         .where(INVOICE.c.api_key_id == key_id)
         .where(INVOICE.c.status == "paid"),
         _history_part(
-            WITHDRAWAL, "out", literal("cashu"), WITHDRAWAL.c.amount, WITHDRAWAL.c.status
+            WITHDRAWAL,
+            "out",
+            case((WITHDRAWAL.c.way == "token", "cashu"), else_="lightning"),
+            WITHDRAWAL.c.amount,
+            WITHDRAWAL.c.status,
         ).where(WITHDRAWAL.c.api_key_id == key_id),
     ).subquery()
     rows = await connection.execute(
@@ -199,7 +204,10 @@ def _history_part(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawalRow:
-    """A withdrawal as stored: its token still sealed, and whether money came in after it."""
+    """A withdrawal as stored: its token still sealed, and whether money came in after it.
+
+    `operation_state` is that of its newest operation with the mint.
+    """
 
     id: str
     status: Literal["pending", "completed", "failed", "claimed", "reclaimed"]
@@ -210,6 +218,9 @@ class WithdrawalRow:
     sealed_token: str | None = field(repr=False)
     operation_id: str | None
     credited_since: bool
+    way: Literal["token", "lightning"]
+    sealed_recipient: str | None = field(repr=False)
+    operation_state: str | None
 
 
 async def find_withdrawal(
@@ -224,7 +235,12 @@ async def find_withdrawal(
         )
     )
     wanted = (
-        select(WITHDRAWAL, OPERATION.c.id.label("operation_id"), later.label("credited_since"))
+        select(
+            WITHDRAWAL,
+            OPERATION.c.id.label("operation_id"),
+            OPERATION.c.state.label("operation_state"),
+            later.label("credited_since"),
+        )
         .outerjoin(OPERATION, OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
         .where(WITHDRAWAL.c.api_key_id == key_id)
     )
@@ -238,12 +254,15 @@ async def find_withdrawal(
         id=row.id,
         status=row.status,
         amount_msat=row.amount,
-        fee_msat=row.fee_amount,
+        fee_msat=row.fee_amount - row.fee_returned,
         unit=row.unit,
         mint_url=row.mint_url,
         sealed_token=row.token,
         operation_id=row.operation_id,
         credited_since=bool(row.credited_since),
+        way=row.way,
+        sealed_recipient=row.recipient,
+        operation_state=row.operation_state,
     )
 
 

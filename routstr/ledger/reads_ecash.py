@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
 from routstr.ecash.proof import Keyset
 from routstr.ledger.engine import ReadConnection
@@ -244,3 +244,53 @@ async def withdrawal_owner(connection: ReadConnection, withdrawal_id: str) -> st
     )
     assert owner is not None
     return str(owner)
+
+
+async def find_successor(connection: ReadConnection, operation_id: str) -> str | None:
+    """The open operation that follows that one, if there is one."""
+    found = await connection.scalar(
+        select(OPERATION.c.id).where(
+            OPERATION.c.predecessor_id == operation_id, OPERATION.c.state.in_(OPEN_STATES)
+        )
+    )
+    return None if found is None else str(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPayment:
+    """A withdrawal that was begun before; `fingerprint` is that of its request."""
+
+    id: str
+    is_same_key: bool
+    fingerprint: str | None
+
+
+async def find_payment(
+    connection: ReadConnection,
+    key_id: str,
+    *,
+    idempotency_key: str | None,
+    payment_hash: str | None,
+) -> KnownPayment | None:
+    """What this key began with that Idempotency-Key, else its payment of that invoice, if any."""
+    is_paid = WITHDRAWAL.c.status.in_(("pending", "completed"))
+    rows = await connection.execute(
+        select(WITHDRAWAL.c.id, WITHDRAWAL.c.idempotency_key, WITHDRAWAL.c.fingerprint)
+        .where(WITHDRAWAL.c.api_key_id == key_id)
+        .where(
+            or_(
+                WITHDRAWAL.c.idempotency_key == (idempotency_key or ""),
+                and_(WITHDRAWAL.c.payment_hash == (payment_hash or ""), is_paid),
+            )
+        )
+        .limit(2)
+    )
+    found = [
+        KnownPayment(
+            id=row.id,
+            is_same_key=idempotency_key is not None and row.idempotency_key == idempotency_key,
+            fingerprint=row.fingerprint,
+        )
+        for row in rows
+    ]
+    return max(found, key=lambda each: each.is_same_key, default=None)

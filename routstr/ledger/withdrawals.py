@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import update
 
 from routstr.core.money import msat_from_unit, unit_from_msat
 from routstr.ecash.amounts import FloatGoal, split
@@ -20,30 +20,31 @@ from routstr.ecash.selection import choose_cover, choose_exact, worth
 from routstr.ecash.token import PROOFS_MAX
 from routstr.errors import (
     BalanceTooSmall,
-    IdempotencyMismatch,
     InvalidParameter,
     MintShort,
     NoBalance,
     RequestsInFlight,
 )
 from routstr.ledger.book import Account, KeyRef
-from routstr.ledger.commands import LostRace, RowCommand, Transaction
+from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.holds import insufficient
 from routstr.ledger.issued import (
-    WITHDRAWAL,
+    Debit,
     WithdrawalStatus,
     WithdrawalView,
+    Withdrawing,
+    existing_withdrawal,
+    finish_withdrawal,
+    post_debit,
     seal_token,
     view_withdrawal,
 )
 from routstr.ledger.purse import Drawn, draw, give_back, look
 from routstr.ledger.sagas import (
-    OPERATION,
     PROOF,
     Operation,
     OperationState,
     Plan,
-    load_operation,
     move_operation,
     prepare,
     store_proofs,
@@ -51,15 +52,6 @@ from routstr.ledger.sagas import (
 
 SWAP_INPUTS_MAX: Final = 500
 """A stock mint takes 1000 proofs in a request, and tells the states of as many."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdrawing:
-    """What became of an intent: the withdrawal, and the swap to drive if it needs one."""
-
-    withdrawal: WithdrawalView
-    operation: Operation | None
-    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +84,13 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     async def run(self, transaction: Transaction) -> Withdrawing:
         """Find the coins, post the debit, store the token or prepare the swap."""
         account = transaction.book.account(self.caller)
-        existing = await self._existing(transaction, account)
+        existing = await existing_withdrawal(
+            transaction,
+            account,
+            withdrawal_id=self.withdrawal_id,
+            idempotency_key=self.idempotency_key,
+            fingerprint=self.fingerprint,
+        )
         if existing is not None:
             return existing
         self._check(account)
@@ -104,37 +102,6 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
             return await self._issue_now(transaction, account, drawn)
         purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         return await self._swap(transaction, account, purse, fee_ppk, wanted)
-
-    async def _existing(self, transaction: Transaction, account: Account) -> Withdrawing | None:
-        """The withdrawal there is: of the idempotency key, or of this very command, its COMMIT's
-        answer lost; then its swap is still to be driven."""
-        wanted = WITHDRAWAL.c.id == self.withdrawal_id
-        if self.idempotency_key is not None:
-            wanted |= WITHDRAWAL.c.idempotency_key == self.idempotency_key
-        row = (
-            await transaction.connection.execute(
-                select(WITHDRAWAL, OPERATION.c.id.label("swap_id"), OPERATION.c.state)
-                .outerjoin(
-                    OPERATION,
-                    (OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
-                    & (OPERATION.c.kind != "receive"),  # one of these takes the token back
-                )
-                .where(WITHDRAWAL.c.api_key_id == account.id, wanted)
-                .order_by(OPERATION.c.created_at)
-            )
-        ).first()
-        if row is None:
-            return None
-        if row.fingerprint != self.fingerprint:
-            raise IdempotencyMismatch
-        is_replay = row.id != self.withdrawal_id or row.state not in {None, OperationState.PREPARED}
-        operation = None
-        if row.swap_id is not None and not is_replay:
-            operation = await load_operation(
-                transaction.connection, transaction.wallet, row.swap_id
-            )
-        view = await view_withdrawal(transaction, row.id, account)
-        return Withdrawing(withdrawal=view, operation=operation, is_replay=is_replay)
 
     def _check(self, account: Account) -> None:
         if self.amount is None:
@@ -225,37 +192,19 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         status: WithdrawalStatus,
         token: str | None,
     ) -> Account:
-        amount_msat = msat_from_unit(amount, self.unit)
-        fee_msat = msat_from_unit(fee_amount, self.unit)
-        now = transaction.book.now
-        await transaction.connection.execute(
-            insert(WITHDRAWAL).values(
-                id=self.withdrawal_id,
-                api_key_id=account.id,
-                amount=amount_msat,
-                fee_amount=fee_msat,
-                token=token,
-                mint_url=self.mint_url,
-                unit=self.unit,
-                status=status,
-                created_at=now,
-                completed_at=now if status == "completed" else None,
-                retry_count=0,
-                idempotency_key=self.idempotency_key,
-                fingerprint=self.fingerprint,
-            )
+        debit = Debit(
+            withdrawal_id=self.withdrawal_id,
+            way="token",
+            amount=amount,
+            fee_amount=fee_amount,
+            unit=self.unit,
+            mint_url=self.mint_url,
+            status=status,
+            sealed_token=token,
+            idempotency_key=self.idempotency_key,
+            fingerprint=self.fingerprint,
         )
-        post = transaction.book.post
-        account = post(account, -amount_msat, "withdrawal", f"withdrawal:{self.withdrawal_id}")
-        if fee_msat:
-            account = post(
-                account,
-                -fee_msat,
-                "fee",
-                f"withdrawal-fee:{self.withdrawal_id}",
-                description="Mint fee",
-            )
-        return account
+        return await post_debit(transaction, account, debit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +244,7 @@ class IssueWithdrawal(RowCommand[WithdrawalView]):
             if purpose == "send"
         ]
         token = seal_token(transaction, withdrawal_id, view.mint_url, view.unit, sent)
-        await _finish(transaction, withdrawal_id, {"status": "completed", "token": token})
+        await finish_withdrawal(transaction, withdrawal_id, {"status": "completed", "token": token})
         return await view_withdrawal(transaction, withdrawal_id, account)
 
 
@@ -342,21 +291,9 @@ class FailWithdrawal(RowCommand[WithdrawalView]):
             f"refund:{withdrawal_id}",
             description="Withdrawal failed",
         )
-        await _finish(
+        await finish_withdrawal(
             transaction,
             withdrawal_id,
             {"status": "failed", "error_message": self.message, "idempotency_key": None},
         )
         return await view_withdrawal(transaction, withdrawal_id, account)
-
-
-async def _finish(
-    transaction: Transaction, withdrawal_id: str, values: Mapping[str, object]
-) -> None:
-    ended = await transaction.connection.execute(
-        update(WITHDRAWAL)
-        .where(WITHDRAWAL.c.id == withdrawal_id, WITHDRAWAL.c.status == "pending")
-        .values(completed_at=transaction.book.now, **values)
-    )
-    if ended.rowcount != 1:
-        raise LostRace

@@ -13,8 +13,8 @@ from routstr.ledger.catalog import TakeJob
 from routstr.ledger.deposits import Begun
 from routstr.ledger.executor import ExecutorLimits
 from routstr.ledger.holds import Expire
+from routstr.ledger.issued import Withdrawing
 from routstr.ledger.leases import Claim
-from routstr.ledger.withdrawals import Withdrawing
 from tests.ledger.node import Node, new_key, reserve, running_node
 
 Pair = tuple[Node, Node]
