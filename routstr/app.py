@@ -35,6 +35,8 @@ from routstr.flows.context import (
     TaskOwner,
 )
 from routstr.flows.expire import expire
+from routstr.gateways.addresses import OutsideHttp
+from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.upstream import UpstreamClient
@@ -304,6 +306,7 @@ async def assemble(
         wallet=wallet,
         acceptance=acceptance_keys(wallet.seed, await acceptance_index(database)),
         mints=mints,
+        lnurl=LnurlClient(await stack.enter_async_context(OutsideHttp())),
         upstream=upstream,
         catalog=catalog,
         clock=clock,

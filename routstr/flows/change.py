@@ -26,7 +26,8 @@ from routstr.errors import (
 from routstr.flows.context import Context
 from routstr.flows.deposit import in_doubt
 from routstr.flows.redeem import redeem_now
-from routstr.flows.withdraw import Wish, read_withdrawal, withdraw
+from routstr.flows.refunds import read_withdrawal
+from routstr.flows.withdraw import Wish, withdraw
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState

@@ -16,6 +16,7 @@ from routstr.core.pricing import Model
 from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.amounts import FloatGoal
 from routstr.errors import InvalidModel, RateLimited, RoutstrError, ServiceUnavailable
+from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
@@ -335,6 +336,7 @@ class Context:
     wallet: Wallet = field(repr=False)
     acceptance: AcceptanceKeys
     mints: MintClient
+    lnurl: LnurlClient
     upstream: UpstreamClient
     catalog: Catalog
     clock: Clock

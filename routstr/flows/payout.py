@@ -18,11 +18,12 @@ from routstr.flows.operate import check_not_paused
 from routstr.flows.withdraw import REFUSED, WithdrawalView, drive_withdrawal
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.book import KeyRef
+from routstr.ledger.issued import Withdrawing
 from routstr.ledger.profit import TakeProfit
 from routstr.ledger.reads import find_key
 from routstr.ledger.reads_ecash import MintRow
 from routstr.ledger.reads_wallet import coins, house_money
-from routstr.ledger.withdrawals import BeginWithdrawal, Withdrawing
+from routstr.ledger.withdrawals import BeginWithdrawal
 
 OWNER: Final = KeyRef(id=OWNER_KEY_ID)
 ROUNDS_MAX: Final = 32

@@ -13,8 +13,10 @@ from routstr.errors import RoutstrError
 from routstr.flows.aside import PATIENCE_S, side_by_side
 from routstr.flows.context import Context
 from routstr.flows.deposit import drive_deposit
+from routstr.flows.melt import drive_melt
 from routstr.flows.minting import drive_mint
 from routstr.flows.own_swap import drive_own_swap
+from routstr.flows.poison import drive_poison, poisoned_melt
 from routstr.flows.reclaim import drive_reclaim
 from routstr.flows.withdraw import drive_withdrawal
 from routstr.gateways.mint_limits import Priority
@@ -68,24 +70,35 @@ async def _drive(ctx: Context, operation: Operation) -> None:
 async def drive(ctx: Context, operation: Operation) -> None:
     """Take one operation as far as it goes; how it ends is in its row."""
     try:
-        if operation.deposit_id is not None:
-            async with ctx.database.reading() as connection:
-                owner = await deposit_owner(connection, operation.deposit_id)
-            await drive_deposit(ctx, operation, owner)
-        elif operation.withdrawal_id is not None:
-            async with ctx.database.reading() as connection:
-                payee = await withdrawal_owner(connection, operation.withdrawal_id)
-            if operation.kind == "receive":
-                await drive_reclaim(ctx, operation, payee)
-            else:
-                await drive_withdrawal(ctx, operation, payee)
-        elif operation.lightning_invoice_id is not None:
-            async with ctx.database.reading() as connection:
-                payer = await invoice_owner(connection, operation.lightning_invoice_id)
-            await drive_mint(ctx, operation, payer)
-        else:
-            await drive_own_swap(ctx, operation, priority=Priority.RECOVERY)
+        is_open = await _drive_by_kind(ctx, operation)
     except RoutstrError as error:
         log.info("operation_open", operation_id=operation.id, kind=operation.kind, code=error.code)
     else:
-        log.info("operation_ended", operation_id=operation.id, kind=operation.kind)
+        event = "operation_open" if is_open else "operation_ended"
+        log.info(event, operation_id=operation.id, kind=operation.kind)
+
+
+async def _drive_by_kind(ctx: Context, operation: Operation) -> bool:
+    """By what it belongs to; whether it is open still. Raises what says why it is."""
+    if operation.deposit_id is not None:
+        async with ctx.database.reading() as connection:
+            owner = await deposit_owner(connection, operation.deposit_id)
+        await drive_deposit(ctx, operation, owner)
+    elif operation.withdrawal_id is not None:
+        async with ctx.database.reading() as connection:
+            payee = await withdrawal_owner(connection, operation.withdrawal_id)
+        if operation.kind == "melt":
+            return (await drive_melt(ctx, operation, payee)).status == "pending"
+        if operation.kind == "receive":
+            await drive_reclaim(ctx, operation, payee)
+        else:
+            await drive_withdrawal(ctx, operation, payee)
+    elif operation.lightning_invoice_id is not None:
+        async with ctx.database.reading() as connection:
+            payer = await invoice_owner(connection, operation.lightning_invoice_id)
+        await drive_mint(ctx, operation, payer)
+    elif (melt := await poisoned_melt(ctx, operation)) is not None:
+        return not await drive_poison(ctx, operation, melt)
+    else:
+        await drive_own_swap(ctx, operation, priority=Priority.RECOVERY)
+    return False

@@ -327,15 +327,15 @@ async def postpone(ctx: Context, operation: Operation, outcome: Open) -> None:
             operation_id=operation.id,
             owner=operation.lease_owner or ctx.owner,
             state=OperationState.WATCH if is_watched else state,
-            wait_s=STALE_AGAIN_S if isinstance(outcome, Stale) else _wait_s(operation, state),
+            wait_s=STALE_AGAIN_S if isinstance(outcome, Stale) else backoff_s(operation, state),
             code=code,
             watch_s=ctx.limits.mint_watch_s if begins_watch else None,
         )
     )
 
 
-def _wait_s(operation: Operation, state: OperationState) -> float:
-    """The back-off, jittered by the operation's own id so that a crowd spreads out."""
+def backoff_s(operation: Operation, state: OperationState) -> float:
+    """When to look again, in seconds, jittered by the operation's own id: a crowd spreads out."""
     doubled = 1 << min(operation.attempts, 20)
     if operation.state is OperationState.WATCH:
         wait_s = min(WATCH_FIRST_S * doubled, WATCH_MAX_S)

@@ -6,6 +6,7 @@ money is in the swap, and every repeat attaches to it.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,16 +19,20 @@ from routstr.errors import (
     MintUnreachable,
     NoBalance,
     RefundKeyNotFound,
-    RefundNotFound,
     RefundPending,
-    RoutstrError,
     TokenRedemptionFailed,
     UntrustedMint,
 )
 from routstr.flows.context import Context
-from routstr.flows.keys import own_key
-from routstr.flows.mints import active_keyset, allowed_mint, known_mint, remembered_mint
+from routstr.flows.mints import active_keyset, known_mint, remembered_mint
 from routstr.flows.operate import check_not_paused
+from routstr.flows.refunds import (
+    claim_operation,
+    read_withdrawal,
+    refunded_key,
+    stored_withdrawal,
+)
+from routstr.flows.sources import Source, first_that_can, sources_of
 from routstr.flows.swap import (
     WATCHED,
     Refused,
@@ -41,10 +46,9 @@ from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnkno
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
-from routstr.ledger.issued import TOKEN_PLACE, WithdrawalView, Withdrawing
-from routstr.ledger.leases import Claim
-from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal, refund_sources
-from routstr.ledger.reads_ecash import MintRow, is_free, proof_ys
+from routstr.ledger.issued import WithdrawalView, Withdrawing
+from routstr.ledger.reads import WithdrawalRow, find_withdrawal
+from routstr.ledger.reads_ecash import MintRow, proof_ys
 from routstr.ledger.sagas import Operation, OperationState
 from routstr.ledger.withdrawals import (
     BeginWithdrawal,
@@ -54,7 +58,7 @@ from routstr.ledger.withdrawals import (
 
 log = structlog.get_logger()
 
-__all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "read_withdrawal", "withdraw"]
+__all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "withdraw"]
 
 POLL_S: Final = 0.1
 REFUSED: Final = "The mint refused the withdrawal; the balance is untouched."
@@ -70,14 +74,6 @@ class Wish:
     fingerprint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A mint and unit to pay from."""
-
-    mint_url: str
-    unit: str
-
-
 async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     """Give out ecash; the answer carries the token.
 
@@ -89,13 +85,11 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     await check_not_paused(ctx)
-    key = await _own_key(ctx, caller)
-    async with ctx.database.reading() as connection:
-        pairs = await refund_sources(connection, key.id)
-    sources = _sources(ctx, wish, [Source(mint_url=url, unit=unit) for url, unit in pairs])
+    key = await refunded_key(ctx, caller)
+    sources = await sources_of(ctx, key.id, wish.mint_url)
     caller = KeyRef(id=key.id)
     try:
-        return await _from_first(ctx, caller, wish, sources)
+        return await first_that_can(sources, partial(_from, ctx, caller, wish))
     except InvalidApiKey as error:
         raise RefundKeyNotFound from error
     except (NoBalance, BalanceTooSmall) as error:
@@ -103,36 +97,6 @@ async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
         if again is not None:
             return again
         raise (NoBalance() if await _was_emptied(ctx, key.id) else error) from error
-
-
-async def _own_key(ctx: Context, caller: KeyRef) -> KeyView:
-    try:
-        return await own_key(ctx, caller)
-    except InvalidApiKey as error:
-        raise RefundKeyNotFound from error
-
-
-def _sources(ctx: Context, wish: Wish, known: list[Source]) -> list[Source]:
-    if wish.mint_url is None:
-        allowed = [source for source in known if source.mint_url in ctx.facts.mints]
-        return allowed or [Source(mint_url=url, unit="sat") for url in ctx.facts.mints]
-    url = allowed_mint(ctx, wish.mint_url)
-    return [source for source in known if source.mint_url == url] or [
-        Source(mint_url=url, unit="sat")
-    ]
-
-
-async def _from_first(
-    ctx: Context, caller: KeyRef, wish: Wish, sources: list[Source]
-) -> WithdrawalView:
-    """Pay from the first source that can; a mint that cannot never hides one that can."""
-    shortage: RoutstrError = MintShort()
-    for source in sources:
-        try:
-            return await _from(ctx, caller, wish, source)
-        except (MintShort, MintUnreachable, UntrustedMint) as error:
-            shortage = error
-    raise shortage
 
 
 async def _from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> WithdrawalView:
@@ -244,7 +208,7 @@ async def _existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
 async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
     """Drive a pending withdrawal on, or wait a while for whoever does."""
     deadline_s = ctx.monotonic_s() + ctx.limits.operation_wait_s
-    while not (claimed := await _claim(ctx, row)):
+    while not (claimed := await claim_operation(ctx, row)):
         if ctx.monotonic_s() >= deadline_s:
             raise RefundPending(details={"refund_id": row.id}, retry_after_s=2)
         await ctx.clock.sleep(POLL_S)
@@ -257,20 +221,6 @@ async def _resume(ctx: Context, row: WithdrawalRow, api_key_id: str) -> Withdraw
     return view
 
 
-async def _claim(ctx: Context, row: WithdrawalRow) -> tuple[Operation, ...]:
-    """Its operation, if nobody drives it; who waits reads, and writes only when there is need."""
-    async with ctx.database.reading() as connection:
-        if not await is_free(connection, row.operation_id, ctx.clock.now()):
-            return ()
-    return await ctx.ledger.submit(
-        Claim(
-            owner=ctx.new_id("lease"),
-            lease_s=ctx.limits.mint_lease_s,
-            operation_id=row.operation_id,
-        )
-    )
-
-
 async def _ended(ctx: Context, row: WithdrawalRow, api_key_id: str) -> WithdrawalView:
     if row.status == "failed":
         raise MintShort(REFUSED)
@@ -281,7 +231,7 @@ async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:
     """The last token once more, if nothing was credited since and the mint calls it unspent."""
     async with ctx.database.reading() as connection:
         row = await find_withdrawal(connection, api_key_id)
-        if row is None or row.credited_since:
+        if row is None or row.credited_since or row.way != "token":
             return None
         ys = await proof_ys(connection, withdrawal_id=row.id)
     if row.status == "pending":
@@ -301,33 +251,3 @@ async def _was_emptied(ctx: Context, api_key_id: str) -> bool:
     """Whether an earlier withdrawal took what there was: what is left was never enough."""
     async with ctx.database.reading() as connection:
         return await find_withdrawal(connection, api_key_id) is not None
-
-
-async def stored_withdrawal(ctx: Context, api_key_id: str, withdrawal_id: str) -> WithdrawalRow:
-    """The row of that withdrawal. Raises RefundNotFound, also for another key's."""
-    async with ctx.database.reading() as connection:
-        row = await find_withdrawal(connection, api_key_id, withdrawal_id)
-    if row is None:
-        raise RefundNotFound
-    return row
-
-
-async def read_withdrawal(ctx: Context, caller: KeyRef, withdrawal_id: str) -> WithdrawalView:
-    """A withdrawal of the caller's, its token opened. Raises RefundKeyNotFound, RefundNotFound."""
-    key = await _own_key(ctx, caller)
-    row = await stored_withdrawal(ctx, key.id, withdrawal_id)
-    token = None
-    if row.sealed_token is not None and row.status == "completed":
-        token = ctx.wallet.vault.open(row.sealed_token, **TOKEN_PLACE, row_id=row.id)
-    return WithdrawalView(
-        id=row.id,
-        api_key_id=key.id,
-        status=row.status,
-        amount_msat=row.amount_msat,
-        fee_msat=row.fee_msat,
-        unit=row.unit,
-        mint_url=row.mint_url,
-        token=token,
-        error_message=None,
-        available_msat=key.available_msat,
-    )

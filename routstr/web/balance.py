@@ -7,11 +7,13 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from routstr.core.money import unit_from_msat
-from routstr.errors import InvalidParameter, UnsupportedParameter
+from routstr.errors import InvalidParameter
 from routstr.flows.authenticate import credential_text
 from routstr.flows.keys import Created, Terms, create_key, key_info, topup
+from routstr.flows.pay import PayWish, pay, quote_payment
+from routstr.flows.refunds import read_withdrawal
 from routstr.flows.statement import key_history, key_statement
-from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.reads import HistoryRow, StatementRow
 from routstr.web.bodies import BoundedRoute
 from routstr.web.change import refund_of_payment
@@ -26,6 +28,11 @@ from routstr.web.deps import (
 
 PAGE_MAX: Final = 200
 SATS_MAX: Final = 2_100_000_000_000_000
+# What a token was redeemed by somebody, or a payment arrived, is called at each source.
+COLLECTED: Final = {
+    "cashu": frozenset({"credited", "claimed"}),
+    "lightning": frozenset({"credited", "completed"}),
+}
 REPLAYED: Final = "Idempotent-Replayed"
 
 
@@ -59,12 +66,17 @@ class TopupBody(_Given):
 
 
 class RefundBody(_Given):
-    """How much to take out, and from which mint; everything if nothing is said."""
+    """How much to take out, from which mint, and where to; else everything, as ecash."""
 
     amount_sats: int | None = Field(default=None, gt=0, le=SATS_MAX)
     mint_url: str | None = None
     lightning_address: str | None = None
     invoice: str | None = None
+
+    @property
+    def is_payment(self) -> bool:
+        """Is it to leave over Lightning?"""
+        return self.invoice is not None or self.lightning_address is not None
 
 
 router = APIRouter(tags=["balance"], route_class=BoundedRoute)
@@ -154,32 +166,67 @@ async def refund(
     repeat: IdempotencyKey,
     body: Annotated[RefundBody | None, Body()] = None,
 ) -> dict[str, object]:
-    """Take ecash out: all of it, or `amount_sats`; or the change of what a token alone paid for."""
+    """Take money out, as ecash or over Lightning: all of it, or `amount_sats`.
+
+    With `X-Cashu` the change of what that token alone paid for.
+    """
     payment = request.headers.get("x-cashu")
     if payment is not None:
         return await refund_of_payment(ctx, payment, response)
     caller = await refunded_caller_of(request, ctx)
     given = body or RefundBody()
-    for name in ("lightning_address", "invoice"):
-        if getattr(given, name) is not None:
-            raise UnsupportedParameter("Refunds over Lightning are not offered here.", param=name)
     fingerprint = hashlib.sha256(given.model_dump_json().encode()).hexdigest()
-    wish = Wish(
+    if given.is_payment:
+        view = await pay(ctx, caller.ref, _pay_wish(given, repeat, fingerprint))
+    else:
+        wish = Wish(
+            amount_sat=given.amount_sats,
+            mint_url=given.mint_url,
+            idempotency_key=repeat,
+            fingerprint=fingerprint,
+        )
+        view = await withdraw(ctx, caller.ref, wish)
+    if view.is_replay:
+        response.headers[REPLAYED] = "true"
+    return _refund(view, response)
+
+
+@router.post("/refund/quote")
+async def quote_refund(ctx: Ctx, caller: RefundedCaller, body: RefundBody) -> dict[str, object]:
+    """What a refund over Lightning would take at most; nothing is debited."""
+    if not body.is_payment:
+        raise InvalidParameter("Send an invoice or a Lightning address.", param="invoice")
+    quote = await quote_payment(ctx, caller.ref, _pay_wish(body, None, None))
+    return {
+        "recipient": quote.recipient,
+        "amount_msats": quote.amount_msat,
+        "fee_reserve_msats": quote.fee_reserve_msat,
+        "total_msats": quote.total_msat,
+        "mint_url": quote.mint_url,
+        "expires_at": quote.expires_at,
+    }
+
+
+@router.get("/refund/{refund_id}")
+async def read_refund(
+    refund_id: str, response: Response, ctx: Ctx, caller: RefundedCaller
+) -> dict[str, object]:
+    """A refund again, its token until it is claimed."""
+    return _refund(await read_withdrawal(ctx, caller.ref, refund_id), response)
+
+
+def _pay_wish(given: RefundBody, repeat: str | None, fingerprint: str | None) -> PayWish:
+    """Raises InvalidParameter for two recipients."""
+    if given.invoice is not None and given.lightning_address is not None:
+        raise InvalidParameter("Send an invoice or an address, not both.", param="invoice")
+    return PayWish(
+        invoice=given.invoice,
+        lightning_address=given.lightning_address,
         amount_sat=given.amount_sats,
         mint_url=given.mint_url,
         idempotency_key=repeat,
         fingerprint=fingerprint,
     )
-    view = await withdraw(ctx, caller.ref, wish)
-    if view.is_replay:
-        response.headers[REPLAYED] = "true"
-    return _refund(view)
-
-
-@router.get("/refund/{refund_id}")
-async def read_refund(refund_id: str, ctx: Ctx, caller: RefundedCaller) -> dict[str, object]:
-    """A refund again, its token until it is claimed."""
-    return _refund(await read_withdrawal(ctx, caller.ref, refund_id))
 
 
 @router.get("/history")
@@ -210,11 +257,17 @@ async def transactions(
     }
 
 
-def _refund(view: WithdrawalView) -> dict[str, object]:
-    amount = str(unit_from_msat(view.amount_msat, view.unit))
+def _refund(view: WithdrawalView, response: Response) -> dict[str, object]:
+    told: dict[str, object] = {"token": view.token}
+    debit_msat = view.amount_msat
+    if view.way == "lightning":
+        told = {"recipient": view.recipient}
+        debit_msat += view.fee_msat
+        if view.status == "pending":
+            response.status_code = 202
     return {
-        "token": view.token,
-        f"{view.unit}s": amount,
+        **told,
+        f"{view.unit}s": str(unit_from_msat(debit_msat, view.unit)),
         "refund_id": view.id,
         "status": view.status,
         "fee_msats": view.fee_msat,
@@ -231,7 +284,7 @@ def _history_row(row: HistoryRow) -> dict[str, object]:
         "unit": row.unit,
         "mint_url": row.mint_url,
         "created_at": int(row.created_at.timestamp()),
-        "collected": row.status in {"credited", "claimed"},
+        "collected": row.status in COLLECTED.get(row.source, COLLECTED["cashu"]),
         "swept": row.status == "reclaimed",
     }
 

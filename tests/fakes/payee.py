@@ -20,7 +20,7 @@ from typing import Final, Self
 from aiohttp import web
 
 from routstr.gateways.addresses import LoopbackServer
-from tests.fakes.invoices import invoice
+from tests.fakes.invoices import CREATED_AT, invoice
 from tests.fakes.tls import Authority
 
 METADATA: Final = '[["text/plain","Pay to alice"]]'
@@ -38,6 +38,7 @@ class FakePayee:
         self.answers: dict[str, web.StreamResponse | asyncio.Event] = {}
         self.pay_answer: dict[str, object] = {}  # what differs from an ordinary answer
         self.invoice_answer: dict[str, object] = {}
+        self.created_at = CREATED_AT  # of its invoices
         self._host = host
         self._authority = Authority()
         self._tls = tls or self._authority.context_for(*NAMES)
@@ -85,7 +86,12 @@ class FakePayee:
         if request.path.startswith("/.well-known/lnurlp/"):
             return reply({**self.pay_request, **self.pay_answer})
         amount_msat = int(request.query["amount"])
-        bolt11 = invoice(amount_msat, description=METADATA_HASH, payment_hash=os.urandom(32))
+        bolt11 = invoice(
+            amount_msat,
+            description=METADATA_HASH,
+            payment_hash=os.urandom(32),
+            created_at=self.created_at,
+        )
         return reply({"pr": bolt11, "routes": [], **self.invoice_answer})
 
     @property

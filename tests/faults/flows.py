@@ -16,6 +16,7 @@ sent in two bodies.
 """
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,9 +24,11 @@ from typing import Final, Protocol
 
 from routstr.errors import RoutstrError
 from routstr.flows.keys import Created, Terms, create_key, topup
+from routstr.flows.pay import PayWish, pay
 from routstr.flows.resume import resume
 from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.book import KeyRef
+from tests.fakes.invoices import invoice
 from tests.faults.proxy import Fault
 from tests.faults.stand import MSAT, Stand
 
@@ -35,6 +38,9 @@ KEYS: Final = "GET /v1/keys/*"
 SWAP: Final = "POST /v1/swap"
 RESTORE: Final = "POST /v1/restore"
 STATES: Final = "POST /v1/checkstate"
+MELT_QUOTE: Final = "POST /v1/melt/quote/bolt11"
+MELT: Final = "POST /v1/melt/bolt11"
+MELT_STATE: Final = "GET /v1/melt/quote/bolt11/*"
 
 Primers = Mapping[str, tuple[str, Fault]]
 
@@ -237,6 +243,57 @@ class WithdrawAll:
         return await withdraw(stand.ctx, KeyRef(id=self.key_id), Wish())
 
 
+@dataclass(slots=True, kw_only=True)
+class PayInvoice:
+    """A Lightning invoice out of a balance: the mint's own books tell how often it was paid."""
+
+    name: str = "pay"
+    endpoints: Sequence[str] = (MELT_QUOTE, MELT, MELT_STATE, STATES, SWAP)
+    primers: Primers = field(
+        default_factory=lambda: {
+            STATES: (MELT, Fault.PROCESSED_THEN_LOST),
+            SWAP: (MELT, Fault.DROP),
+        }
+    )
+    bolt11: str = field(default="", repr=False)
+    key_id: str = ""
+    before_msat: int = 0
+
+    async def prepare(self, stand: Stand) -> None:
+        key = await open_key(stand)
+        self.key_id, self.before_msat = key.key_id, key.available_msat
+        self.bolt11 = invoice(
+            5 * MSAT, created_at=int(time.time()), payment_hash=secrets.token_bytes(32)
+        )
+
+    async def act(self, stand: Stand) -> None:
+        await self.pay(stand)
+
+    async def outcome(self, stand: Stand) -> Outcome:
+        """The first try may have failed for good, or been called back: then the repeat pays."""
+        view = await stand.repeated(lambda: self.pay(stand))
+        await stand.drain()
+        debited_msat = await stand.value(DEBITED, key_id=self.key_id)
+        found_msat = await stand.balance_msat(self.key_id)
+        assert (await self.pay(stand)).id == view.id
+        await stand.empty(self.key_id)
+        return Outcome(
+            due_msat=self.before_msat - debited_msat,
+            found_msat=found_msat,
+            credits=stand.paid(self.bolt11),
+        )
+
+    async def pay(self, stand: Stand) -> WithdrawalView:
+        wish = PayWish(invoice=self.bolt11, idempotency_key=self.bolt11[-30:], fingerprint="pay")
+        return await pay(stand.ctx, KeyRef(id=self.key_id), wish)
+
+
+# What payments cost: their amount if they were made, and what did not come back of their fee.
+DEBITED: Final = (
+    "SELECT sum(CASE status WHEN 'failed' THEN 0 ELSE amount END + fee_amount - fee_returned)"
+    " FROM withdrawal WHERE way = 'lightning' AND api_key_id = :key_id"
+)
+
 FLOWS: Final[Sequence[type[Flow]]] = (
     Create,
     TopUp,
@@ -244,6 +301,7 @@ FLOWS: Final[Sequence[type[Flow]]] = (
     RecoverSigned,
     WithdrawBySwap,
     WithdrawAll,
+    PayInvoice,
 )
 
 

@@ -134,6 +134,10 @@ class Stand:
             await self.later(wait_s)
             await resume(self.ctx)
 
+    def paid(self, bolt11: str) -> int:
+        """How often the mint has paid that invoice."""
+        return paid_by(self.mint, bolt11)
+
     # ── the node ──────────────────────────────────────────────────────────────────────────────
 
     async def later(self, seconds: float) -> None:
@@ -180,8 +184,13 @@ class Stand:
 
 
 @asynccontextmanager
-async def open_stand(database_url: str, mint: RealMint, *, seed: int = 0) -> AsyncIterator[Stand]:
-    """On a migrated, empty database; nobody else may use the mint at the same time."""
+async def open_stand(
+    database_url: str, mint: RealMint, *, seed: int = 0, **options: Any
+) -> AsyncIterator[Stand]:
+    """On a migrated, empty database; nobody else may use the mint at the same time.
+
+    `options` are those of `open_context`.
+    """
     base_msat = outstanding_sat(mint) * MSAT
     clock = MovableClock()
     async with (
@@ -193,8 +202,7 @@ async def open_stand(database_url: str, mint: RealMint, *, seed: int = 0) -> Asy
             clock,
             lanes=LANES,
             seed=secrets.token_bytes(64),
-            keyset_refresh_s=30,
-            operation_wait_s=0.5,
+            **{"keyset_refresh_s": 30, "operation_wait_s": 0.5, **options},
         ) as (ctx, _),
     ):
         await wallet.mint(FUNDS_SAT)
@@ -206,6 +214,16 @@ async def open_stand(database_url: str, mint: RealMint, *, seed: int = 0) -> Asy
 
 def outstanding_sat(mint: RealMint) -> int:
     """What the mint signed and was not given back, by its own books."""
+    return _asked(mint, "SELECT coalesce(sum(balance), 0) FROM balance")
+
+
+def paid_by(mint: RealMint, bolt11: str) -> int:
+    """How often a mint has paid that invoice, by its own books."""
+    sql = "SELECT count(*) FROM melt_quotes WHERE request = ? AND state = 'PAID'"
+    return _asked(mint, sql, bolt11)
+
+
+def _asked(mint: RealMint, sql: str, *values: str) -> int:
     path = mint.directory / "mint" / "mint.sqlite3"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as books:
-        return int(books.execute("SELECT coalesce(sum(balance), 0) FROM balance").fetchone()[0])
+        return int(books.execute(sql, values).fetchone()[0])

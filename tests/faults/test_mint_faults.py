@@ -13,11 +13,13 @@ from tests.faults.flows import (
     INFO,
     KEYS,
     KEYSETS,
+    MELT,
     RESTORE,
     STATES,
     SWAP,
     Create,
     Flow,
+    PayInvoice,
     RecoverSigned,
     RecoverUnsent,
     TopUp,
@@ -33,6 +35,7 @@ PARTS: Final[dict[str, tuple[str, tuple[type[Flow], ...]]]] = {
     "deposits": (SWAP, (Create, TopUp, RecoverUnsent)),
     "withdrawals": (SWAP, (WithdrawBySwap,)),
     "restore": (RESTORE, (WithdrawBySwap, Create, RecoverSigned, TopUp)),
+    "payments": (MELT, (PayInvoice,)),
     "states": (STATES, (Create, RecoverSigned, WithdrawBySwap, WithdrawAll, RecoverUnsent)),
 }
 ENGINES: Final = ("sqlite", "postgres")

@@ -19,8 +19,9 @@ from routstr.errors import (
 from routstr.flows.deposit import redeem_bearer
 from routstr.flows.expire import prune
 from routstr.flows.keys import Created, KeyInfo, Terms, key_info, topup
+from routstr.flows.refunds import read_withdrawal
 from routstr.flows.statement import key_history, key_statement
-from routstr.flows.withdraw import Wish, read_withdrawal, withdraw
+from routstr.flows.withdraw import Wish, withdraw
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint
 from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of

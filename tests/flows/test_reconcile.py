@@ -11,7 +11,8 @@ from routstr.flows.audit import audit
 from routstr.flows.keys import Created
 from routstr.flows.operate import finish_job, take_job
 from routstr.flows.reconcile import RECONCILE_JOB, Bounds, reconcile
-from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.flows.refunds import read_withdrawal
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble
 from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of

@@ -17,7 +17,8 @@ from routstr.errors import (
     RequestsInFlight,
 )
 from routstr.flows.keys import Created
-from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.flows.refunds import read_withdrawal
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble

@@ -11,7 +11,8 @@ from routstr.errors import (
     RoutstrError,
 )
 from routstr.flows.keys import Created
-from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.flows.refunds import read_withdrawal
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate

@@ -37,6 +37,16 @@ def real_mint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMint]:
         yield mint
 
 
+@pytest.fixture(scope="session")
+def fee_mint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMint]:
+    """One with fees, so that a lost or doubled one would show; each test counts from what it finds.
+
+    Its tests take their own funds.
+    """
+    with RealMint(tmp_path_factory.mktemp("mint"), fee_ppk=100) as mint:
+        yield mint
+
+
 @pytest.fixture
 def start_mint(tmp_path: Path) -> Iterator[StartMint]:
     """Mints that the test may pause, kill and restart."""

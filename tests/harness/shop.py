@@ -35,6 +35,8 @@ from routstr.flows.context import (
     TaskOwner,
 )
 from routstr.flows.exchange import Exchange
+from routstr.gateways.addresses import OutsideHttp
+from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
@@ -252,6 +254,7 @@ async def _context(
             wallet=wallet,
             acceptance=acceptance_keys(wallet.seed, 0),
             mints=MintClient(mint_urls=(), clock=clock),
+            lnurl=LnurlClient(OutsideHttp()),
             upstream=client,
             catalog=Catalog([CHAT_MODEL, FLAT_MODEL]),
             clock=clock,

@@ -38,6 +38,8 @@ from routstr.flows.context import (
 from routstr.flows.keys import Created, Terms, create_key, topup
 from routstr.flows.resume import resume
 from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
+from routstr.gateways.addresses import OutsideHttp
+from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.upstream import UpstreamClient
@@ -187,15 +189,18 @@ async def open_context(
     failpoint: Failpoint | None = None,
     lanes: LaneLimits | None = None,
     seed: bytes = SEED,
+    outside: OutsideHttp | None = None,
     **limits: Any,
 ) -> "AsyncIterator[tuple[Context, asyncio.Task[None]]]":
     """A context at work on any mints, and its ledger; without `lanes` mints are never spared.
 
-    Two databases that deal with one mint need a `seed` each.
+    Two databases that deal with one mint need a `seed` each. `outside` is the way to Lightning
+    addresses; without one there are none.
     """
     async with _parts(database_url, mint_urls, clock, lanes or UNSPARING, seed) as parts:
         ctx = Context(
             **parts,
+            lnurl=LnurlClient(outside or OutsideHttp()),
             owner=owner,
             limits=replace(default_limits(), **limits),
             facts=replace(FACTS, mints=tuple(mint_urls)),

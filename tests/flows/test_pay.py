@@ -1,0 +1,97 @@
+"""Refunds over Lightning at a real mint: what arrives, what it costs, and that it happens once."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from demo.mint import RealMint
+from routstr.errors import (
+    IdempotencyMismatch,
+)
+from routstr.flows.keys import Terms, create_key
+from routstr.flows.pay import PayWish, pay, quote_payment
+from routstr.ledger.book import KeyRef
+from tests.fakes.invoices import invoice
+from tests.faults.stand import Stand, open_stand
+
+KEY_SAT = 1_000
+MELT = "POST /v1/melt/bolt11"
+
+
+def fresh_invoice(amount_msat: int | None = 21_000, **more: Any) -> str:
+    """One of a hash of its own, valid for an hour; the mint's make-believe Lightning pays it."""
+    given = {"created_at": int(time.time()), "payment_hash": os.urandom(32), **more}
+    return invoice(amount_msat, **given)
+
+
+@asynccontextmanager
+async def customer(
+    database_url: str, mint: RealMint, **options: Any
+) -> AsyncIterator[tuple[Stand, KeyRef]]:
+    """A key at a node; in the end no money is lost, and the node owes all that it holds."""
+    async with open_stand(database_url, mint, operation_wait_s=10, **options) as stand:
+        token = await stand.coin(KEY_SAT)
+        created = await create_key(stand.ctx, token, Terms(), idempotency_key=None)
+        yield stand, KeyRef(id=created.key_id)
+        await stand.drain()
+        count = await stand.count()
+        assert stand.problems == []
+        assert (count.lost_msat, count.surplus_msat) == (0, 0)
+
+
+@pytest.fixture(params=["no fees", "fees"])
+def mint(request: pytest.FixtureRequest) -> RealMint:
+    fixture = {"no fees": "real_mint", "fees": "fee_mint"}[request.param]
+    found: RealMint = request.getfixturevalue(fixture)
+    return found
+
+
+async def test_an_invoice_is_paid_and_the_rest_of_the_fee_comes_back(
+    database_url: str, mint: RealMint
+) -> None:
+    async with customer(database_url, mint) as (stand, key):
+        before_msat = await stand.balance_msat(str(key.id))
+        wish = PayWish(invoice=fresh_invoice(500_500))
+        quote = await quote_payment(stand.ctx, key, wish)
+        assert await stand.balance_msat(str(key.id)) == before_msat
+        view = await pay(stand.ctx, key, wish)
+        assert (view.status, view.amount_msat) == ("completed", 501_000)
+        after_msat = await stand.balance_msat(str(key.id))
+        assert before_msat - after_msat == view.amount_msat + view.fee_msat
+        # The mint's Lightning takes 1 sat; its reserve for this is 1 %, which is more.
+        assert 1_000 <= view.fee_msat <= quote.fee_reserve_msat
+        assert quote.total_msat >= before_msat - after_msat
+        if not mint.fee_ppk:
+            assert view.fee_msat == 1_000
+            assert quote.fee_reserve_msat == 6_500  # half a sat of it is rounding
+        assert view.recipient == wish.invoice
+
+
+async def test_one_invoice_is_paid_once(database_url: str, real_mint: RealMint) -> None:
+    async with customer(database_url, real_mint) as (stand, key):
+        wish = PayWish(invoice=fresh_invoice(), idempotency_key="a", fingerprint="f")
+        views = await asyncio.gather(
+            *(pay(stand.ctx, key, each) for each in (wish, wish, wish, wish))
+        )
+        assert {view.status for view in views} == {"completed"}
+        assert len({view.id for view in views}) == 1
+        for repeat in (wish, PayWish(invoice=wish.invoice)):
+            again = await pay(stand.ctx, key, repeat)
+            assert (again.id, again.is_replay) == (views[0].id, True)
+        with pytest.raises(IdempotencyMismatch):
+            await pay(
+                stand.ctx,
+                key,
+                PayWish(
+                    idempotency_key="a", fingerprint="g", lightning_address="alice@pay.example"
+                ),
+            )
+        assert stand.proxy.counts[MELT] == 1
+        assert await stand.balance_msat(str(key.id)) == (KEY_SAT - 21 - 1) * 1000
+        # A refund as ecash never takes a payment for its own last token.
+        await stand.empty(str(key.id))
