@@ -5,7 +5,7 @@ with what was asked for before it is acted upon.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import structlog
@@ -14,7 +14,7 @@ from routstr.core.bolt11 import BadInvoice, Invoice, decode_invoice
 from routstr.core.money import MSAT_PER_SAT, ceil_div, floor_div, msat_from_unit
 from routstr.ecash.keyset import fee
 from routstr.ecash.proof import Keyset
-from routstr.ecash.selection import choose_cover
+from routstr.ecash.selection import choose_cover, worth
 from routstr.errors import (
     BalanceTooSmall,
     InsufficientBalance,
@@ -127,8 +127,9 @@ async def with_bill(
 ) -> ResultT:
     """What `use` makes of the bill; for everything, of one small enough that its fees fit too.
 
-    `use` raises InsufficientBalance, with its figures, for one that is too large. Raises what
-    `read_bill` and the address raise, and RequestsInFlight, NoBalance, BalanceTooSmall.
+    `use` raises InsufficientBalance or MintShort, with its `shortfall_msat`, for one that is too
+    large. Raises what `read_bill` and the address raise, and RequestsInFlight, NoBalance,
+    BalanceTooSmall.
     """
     if wish.invoice is not None:
         return await use(read_bill(ctx, wish.invoice, amount_sat=wish.amount_sat))
@@ -141,7 +142,7 @@ async def with_bill(
         bill = _checked(ctx, text.lower(), decode_invoice(text), recipient=address)
         try:
             return await use(bill)
-        except InsufficientBalance as error:
+        except (InsufficientBalance, MintShort) as error:
             missing_msat = error.details.get("shortfall_msat")
             if not wish.empties or not left or not isinstance(missing_msat, int):
                 raise
@@ -172,12 +173,13 @@ def _whole_sats(amount_msat: int) -> int:
     return msat_from_unit(sats, "sat")
 
 
-async def make_offer(ctx: Context, bill: Bill, source: Source) -> Offer:
-    """Ask a mint what paying the bill costs, if the node has the coins for it there.
+async def make_offer(ctx: Context, key: KeyView, bill: Bill, source: Source) -> Offer:
+    """Ask a mint what paying the bill costs, if key and node have the money for it there.
 
     Its keysets are asked for anew: a melt refused for one that retired would be a failed payment.
 
-    Raises MintShort, MintUnreachable, UntrustedMint, and InvalidInvoice when the mint will not pay.
+    Raises InsufficientBalance, MintShort, MintUnreachable, UntrustedMint, and InvalidInvoice when
+    the mint will not pay.
     """
     mint = await known_mint(ctx, source.mint_url, since_s=ctx.monotonic_s())
     try:
@@ -185,6 +187,7 @@ async def make_offer(ctx: Context, bill: Bill, source: Source) -> Offer:
     except TokenRedemptionFailed as error:
         raise MintShort from error
     amount = ceil_div(bill.amount_msat, msat_from_unit(1, source.unit))
+    _check_covers(key, msat_from_unit(amount, source.unit))
     await _inputs_fee(ctx, mint, source.unit, amount)  # nobody is asked about what cannot be paid
     try:
         quote = await ctx.mints.request_melt_quote(
@@ -196,14 +199,32 @@ async def make_offer(ctx: Context, bill: Bill, source: Source) -> Offer:
     except (MintUnknown, MintMisbehaved) as error:
         raise MintUnreachable(UNASKED) from error
     _check_quote(ctx, quote, amount, source)
+    _check_covers(key, msat_from_unit(amount + quote.fee_reserve, source.unit))
     input_fee = await _inputs_fee(ctx, mint, source.unit, amount + quote.fee_reserve)
-    return Offer(
+    offer = Offer(
         source=source,
         mint=mint,
         keyset=keyset,
-        quote=replace(quote, unit=source.unit),
+        quote=quote,
         fee_amount=quote.fee_reserve + input_fee,
     )
+    _check_covers(key, offer.total_msat)
+    return offer
+
+
+def _check_covers(key: KeyView, required_msat: int) -> None:
+    """Raises InsufficientBalance, with the figures. The ledger looks again when it debits."""
+    shortfall_msat = required_msat - key.available_msat
+    if shortfall_msat > 0:
+        raise InsufficientBalance(
+            "The key cannot pay this and its fees.",
+            details={
+                "required_msat": required_msat,
+                "available_msat": key.available_msat,
+                "held_msat": key.reserved_msat,
+                "shortfall_msat": shortfall_msat,
+            },
+        )
 
 
 def _check_quote(ctx: Context, quote: MeltQuote, amount: int, source: Source) -> None:
@@ -222,5 +243,6 @@ async def _inputs_fee(ctx: Context, mint: MintRow, unit: str, amount: int) -> in
         purse, fee_ppk = await purse_at(connection, mint.id, unit)
     cover = choose_cover(purse, amount, fee_ppk=fee_ppk)
     if cover is None:
-        raise MintShort
+        missing = amount + fee([fee_ppk] * sum(purse.values())) - worth(purse)
+        raise MintShort(details={"shortfall_msat": msat_from_unit(max(missing, 1), unit)})
     return fee([fee_ppk] * sum(cover.values()))

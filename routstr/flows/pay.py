@@ -12,7 +12,6 @@ from typing import Final
 
 from routstr.errors import (
     IdempotencyMismatch,
-    InsufficientBalance,
     InvalidApiKey,
     InvalidInvoice,
     MintShort,
@@ -77,26 +76,10 @@ async def quote_payment(ctx: Context, caller: KeyRef, wish: PayWish) -> PaymentQ
     sources = await sources_of(ctx, key.id, wish.mint_url)
 
     async def use(bill: Bill) -> PaymentQuote:
-        offer = await first_that_can(sources, partial(make_offer, ctx, bill), InvalidInvoice)
-        if wish.empties:
-            _check_fits(key, offer)
-        return _told(bill, offer)
+        ask = partial(make_offer, ctx, key, bill)
+        return _told(bill, await first_that_can(sources, ask, InvalidInvoice))
 
     return await with_bill(ctx, key, wish, use)
-
-
-def _check_fits(key: KeyView, offer: Offer) -> None:
-    """Raises InsufficientBalance, with the figures."""
-    shortfall_msat = offer.total_msat - key.available_msat
-    if shortfall_msat > 0:
-        raise InsufficientBalance(
-            details={
-                "required_msat": offer.total_msat,
-                "available_msat": key.available_msat,
-                "held_msat": key.reserved_msat,
-                "shortfall_msat": shortfall_msat,
-            }
-        )
 
 
 def _told(bill: Bill, offer: Offer) -> PaymentQuote:
@@ -148,7 +131,7 @@ async def _known(ctx: Context, key_id: str, wish: PayWish) -> str | None:
 async def _from(
     ctx: Context, key: KeyView, wish: PayWish, bill: Bill, source: Source
 ) -> WithdrawalView:
-    offer = await make_offer(ctx, bill, source)
+    offer = await make_offer(ctx, key, bill, source)
     ctx.failpoint("pay.offered")
     return _made(await _driven(ctx, await _begin(ctx, key, wish, bill, offer)))
 

@@ -12,11 +12,19 @@ import pytest
 from demo.mint import RealMint
 from routstr.errors import (
     IdempotencyMismatch,
+    InsufficientBalance,
+    InvalidInvoice,
+    InvalidParameter,
+    MintUnreachable,
+    UntrustedMint,
 )
 from routstr.flows.keys import Terms, create_key
 from routstr.flows.pay import PayWish, pay, quote_payment
+from routstr.gateways.addresses import OutsideHttp
 from routstr.ledger.book import KeyRef
 from tests.fakes.invoices import invoice
+from tests.fakes.payee import FakePayee
+from tests.faults.proxy import Fault
 from tests.faults.stand import Stand, open_stand
 
 KEY_SAT = 1_000
@@ -34,7 +42,8 @@ async def customer(
     database_url: str, mint: RealMint, **options: Any
 ) -> AsyncIterator[tuple[Stand, KeyRef]]:
     """A key at a node; in the end no money is lost, and the node owes all that it holds."""
-    async with open_stand(database_url, mint, operation_wait_s=10, **options) as stand:
+    given = {"operation_wait_s": 10, **options}
+    async with open_stand(database_url, mint, **given) as stand:
         token = await stand.coin(KEY_SAT)
         created = await create_key(stand.ctx, token, Terms(), idempotency_key=None)
         yield stand, KeyRef(id=created.key_id)
@@ -95,3 +104,56 @@ async def test_one_invoice_is_paid_once(database_url: str, real_mint: RealMint) 
         assert await stand.balance_msat(str(key.id)) == (KEY_SAT - 21 - 1) * 1000
         # A refund as ecash never takes a payment for its own last token.
         await stand.empty(str(key.id))
+
+
+# ── Lightning addresses ───────────────────────────────────────────────────────────────────────
+
+ALICE = "alice@pay.example"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_address_gets_an_amount_or_all_that_its_fees_leave(
+    database_url: str, fee_mint: RealMint
+) -> None:
+    async with (
+        FakePayee() as payee,
+        OutsideHttp(resolver=payee, loopback_server=payee.server) as outside,
+        customer(database_url, fee_mint, outside=outside) as (stand, key),
+    ):
+        payee.created_at = int(time.time())
+        some = await pay(stand.ctx, key, PayWish(lightning_address=ALICE, amount_sat=100))
+        assert (some.status, some.amount_msat, some.recipient) == ("completed", 100_000, ALICE)
+        before_msat = await stand.balance_msat(str(key.id))
+        everything = PayWish(lightning_address=ALICE)
+        quote = await quote_payment(stand.ctx, key, everything)
+        assert quote.total_msat <= before_msat == await stand.balance_msat(str(key.id))
+        asked = len(payee.calls)
+        view = await pay(stand.ctx, key, everything)
+        assert len(payee.calls) - asked <= 4  # its terms, and three invoices at most
+        assert view.amount_msat == quote.amount_msat
+        # What is left is what the fee did not need: its reserve is 1 %.
+        left_msat = await stand.balance_msat(str(key.id))
+        assert left_msat == before_msat - view.amount_msat - view.fee_msat
+        assert 0 <= left_msat <= 12_000
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_cannot_be_paid_costs_nothing(database_url: str, real_mint: RealMint) -> None:
+    async with customer(database_url, real_mint) as (stand, key):
+        refused = [
+            (PayWish(invoice="lnbc1nonsense"), InvalidInvoice),
+            (PayWish(invoice=fresh_invoice(None)), InvalidInvoice),
+            (PayWish(invoice=fresh_invoice(prefix="lntb")), InvalidInvoice),
+            (PayWish(invoice=fresh_invoice(created_at=int(time.time()) - 3_601)), InvalidInvoice),
+            (PayWish(invoice=fresh_invoice(), amount_sat=20), InvalidParameter),
+            (PayWish(invoice=fresh_invoice(KEY_SAT * 1000)), InsufficientBalance),
+            (PayWish(invoice=fresh_invoice(), mint_url="https://mint.example"), UntrustedMint),
+        ]
+        for wish, error in refused:
+            with pytest.raises(error):
+                await pay(stand.ctx, key, wish)
+        assert stand.proxy.counts[MELT] == 0
+        stand.proxy.inject("POST /v1/melt/quote/bolt11", Fault.REFUSE, times=1)
+        with pytest.raises(MintUnreachable):
+            await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
+        assert await stand.balance_msat(str(key.id)) == KEY_SAT * 1000

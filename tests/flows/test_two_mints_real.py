@@ -15,7 +15,8 @@ from routstr.flows.keys import Created, Terms, create_key, topup
 from routstr.flows.mints import known_mint
 from routstr.flows.reconcile import reconcile
 from routstr.flows.refill import refill
-from routstr.flows.withdraw import Wish, WithdrawalView, read_withdrawal, withdraw
+from routstr.flows.refunds import read_withdrawal
+from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.book import KeyRef
 from tests.harness.clock import MovableClock
 from tests.harness.mint import OpenWallet, StartMint
