@@ -76,6 +76,12 @@ class Scene:
         with _reading(self.mint.directory / "mint" / "mint.sqlite3") as mint:
             return int(mint.execute(query).fetchone()[0])
 
+    def paid(self, bolt11: str) -> int:
+        """How often the mint has paid that invoice."""
+        query = "SELECT count(*) FROM melt_quotes WHERE request = ? AND state = 'PAID'"
+        with _reading(self.mint.directory / "mint" / "mint.sqlite3") as mint:
+            return int(mint.execute(query, [bolt11]).fetchone()[0])
+
     def spent(self, ys: Sequence[str]) -> set[str]:
         """Which of those proofs the mint has taken back."""
         marks = ",".join("?" * len(ys))
@@ -131,11 +137,16 @@ def ok(response: httpx.Response) -> Answer:
 
 
 @contextmanager
-def open_scene(*, fee_ppk: int = 0, upstream_options: Sequence[str] = ()) -> Iterator[Scene]:
+def open_scene(
+    *,
+    fee_ppk: int = 0,
+    upstream_options: Sequence[str] = (),
+    mint_options: Mapping[str, str] | None = None,
+) -> Iterator[Scene]:
     """A mint, an upstream and a directory that go with the block."""
     with ExitStack() as running:
         home = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="routstr-road-")))
-        mint = running.enter_context(RealMint(home / "mint", fee_ppk=fee_ppk))
+        mint = running.enter_context(RealMint(home / "mint", fee_ppk=fee_ppk, extra=mint_options))
         upstream = running.enter_context(DemoUpstream(home / "upstream", options=upstream_options))
         yield Scene(home=home, mint=mint, upstream=upstream)
 

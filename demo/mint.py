@@ -42,6 +42,10 @@ class RealMint(Server):
         self._seed = seed
         self._extra = dict(extra or {})
 
+    def change(self, extra: Mapping[str, str]) -> None:
+        """Other settings of nutshell's, from the next start on."""
+        self._extra.update(extra)
+
     def argv(self) -> Sequence[str]:
         return [str(PROGRAM)]
 

@@ -177,6 +177,10 @@ async def test_what_the_mint_calls_pending_is_never_released(
     for end, status in (("SETTLED", "completed"), ("FAILED", "failed")):
         before_msat = await payer.balance()
         bolt11 = payer.invoice()
+        quoted = await http.post(
+            payer.url("/refund/quote"), json={"invoice": bolt11}, headers=bearer(payer.key)
+        )
+        assert (quoted.json()["recipient"], quoted.json()["total_msats"]) == (bolt11, 8_000)
         first = (await payer.pay(bolt11)).json()
         assert (first["status"], first["sats"]) == ("pending", "8")
         payer.node.kill()
@@ -185,7 +189,7 @@ async def test_what_the_mint_calls_pending_is_never_released(
         assert (repeat.status_code, repeat.json()["refund_id"]) == (202, first["refund_id"])
         assert (await payer.states())[-1] == "waiting"
         assert await payer.balance() == before_msat - 8_000
-        mint._extra["FAKEWALLET_PAYMENT_STATE"] = end
+        mint.change({"FAKEWALLET_PAYMENT_STATE": end})
         mint.restart()
         await payer.seen_through(bolt11)
         refund = await payer.ended(status)
@@ -193,6 +197,9 @@ async def test_what_the_mint_calls_pending_is_never_released(
         debit_msat = int(str(refund["sats"])) * 1000 if status == "completed" else 0
         assert await payer.balance() == before_msat - debit_msat
         assert paid_by(mint, bolt11) == (status == "completed")
+        listed = await http.get(payer.url("/history"), headers=bearer(payer.key))
+        newest = listed.json()["transactions"][0]
+        assert (newest["source"], newest["collected"]) == ("lightning", status == "completed")
         await payer.node.assert_whole()
-        mint._extra["FAKEWALLET_PAYMENT_STATE"] = "PENDING"
+        mint.change(HANGING)
         mint.restart()
