@@ -34,3 +34,25 @@ async def side_by_side(
     if tasks:
         await asyncio.wait(tasks.values(), timeout=patience_s)
     return {name: task.result() for name, task in tasks.items() if task.done()}
+
+
+async def joined(
+    ctx: Context, errand: str, work: Callable[[], Coroutine[Any, Any, ResultT]]
+) -> ResultT:
+    """The result of the errand of that name: of the one under way, or of `work`, begun now.
+
+    A crowd that wants the same costs one. Raises what the work raises.
+    """
+    return await asyncio.shield(begun(ctx, errand, work))
+
+
+def begun(
+    ctx: Context, errand: str, work: Callable[[], Coroutine[Any, Any, ResultT]]
+) -> "asyncio.Task[ResultT]":
+    """The task of that errand, one at a time in this process."""
+    task: asyncio.Task[ResultT] | None = ctx.shelf.errands.get(errand)
+    if task is None:
+        task = ctx.tasks.start(work(), name=errand)
+        ctx.shelf.errands[errand] = task
+        task.add_done_callback(lambda _: ctx.shelf.errands.pop(errand, None))
+    return task

@@ -7,7 +7,8 @@ the claim secret opens it.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from routstr.core.money import unit_from_msat
@@ -26,6 +27,7 @@ from routstr.errors import (
 from routstr.flows.context import Context
 from routstr.flows.deposit import in_doubt
 from routstr.flows.redeem import redeem_now
+from routstr.flows.refill import refill_now
 from routstr.flows.refunds import read_withdrawal
 from routstr.flows.withdraw import Wish, withdraw
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
@@ -39,6 +41,7 @@ from routstr.ledger.reads_oneshot import OneShotView, find_one_shot
 
 CHANGE_PATH: Final = "/v1/balance/change/"
 RUNNING_AGAIN_S: Final = 2
+REFILLS_MAX: Final = 4
 
 ChangeStatus = Literal["ready", "claimed", "none"]
 
@@ -71,23 +74,38 @@ def change_url(account_id: str) -> str:
     return f"{CHANGE_PATH}{_change_id(account_id)}"
 
 
-async def issue_change(ctx: Context, account_id: str, mint_url: str) -> WithdrawalView:
+async def issue_change(
+    ctx: Context, account_id: str, mint_url: str, *, is_answer: bool = False
+) -> WithdrawalView:
     """All that is left on a one-shot account, from the mint it was paid with.
 
-    A repeat yields the same token, until that came back unspent. Raises what `withdraw` raises.
+    A repeat yields the same token, until that came back unspent. In a crowd that wants change
+    faster than coins can be had, an answer leaves it to be claimed: a swap for each would take the
+    mint's whole patience. Raises what `withdraw` raises.
     """
     wish = Wish(
         mint_url=mint_url if mint_url in ctx.facts.mints else None,
         idempotency_key="change",
     )
     account = KeyRef(id=account_id)
-    try:
-        return await withdraw(ctx, account, wish)
-    except MintShort:
-        redeemed = await redeem_now(ctx, mint_url)  # what was paid may be locked ecash still
-        if not redeemed.done:
-            raise
-        return await withdraw(ctx, account, wish)
+    for _ in range(REFILLS_MAX):
+        with suppress(MintShort):
+            return await withdraw(ctx, account, replace(wish, at_once=True))
+        if not await _make_change(ctx, mint_url):
+            return await withdraw(ctx, account, wish)
+    return await withdraw(ctx, account, replace(wish, at_once=is_answer))
+
+
+async def _make_change(ctx: Context, mint_url: str) -> bool:
+    """Get small coins, of what was paid just now or of large ones; whether there are any new.
+
+    A crowd joins in one redemption and one refill, where each by itself would need a swap.
+    """
+    with suppress(RoutstrError):
+        if await refill_now(ctx, mint_url, priority=Priority.ISSUE):
+            return True
+    redeemed = await redeem_now(ctx, mint_url)
+    return redeemed.done > 0
 
 
 async def change_by_secret(ctx: Context, secret: str, change_id: str) -> Change:
@@ -146,25 +164,26 @@ async def _change(ctx: Context, account: OneShotView) -> Change:
     """
     if account.id in ctx.one_shots or account.reserved_msat:
         raise Pending(retry_after_s=RUNNING_AGAIN_S)
-    view = await _given(ctx, account)
+    view, is_new = await _given(ctx, account)
     if view is None:
         return _told(account, None, "none")
-    if view.status == "claimed" or await _is_spent(ctx, view):
+    if view.status == "claimed" or (not is_new and await _is_spent(ctx, view)):
         return _told(account, view, "claimed")
     if view.token is None:
         raise ChangeSwept
     return _told(account, view, "ready")
 
 
-async def _given(ctx: Context, account: OneShotView) -> WithdrawalView | None:
+async def _given(ctx: Context, account: OneShotView) -> tuple[WithdrawalView | None, bool]:
+    """The change, if there is any, and whether it was given out just now, so is surely unspent."""
     async with ctx.database.reading() as connection:
         last = await find_withdrawal(connection, account.id)
     if last is not None and last.status in {"completed", "claimed"}:
-        return await read_withdrawal(ctx, KeyRef(id=account.id), last.id)
+        return await read_withdrawal(ctx, KeyRef(id=account.id), last.id), False
     try:
-        return await issue_change(ctx, account.id, account.mint_url)
+        return await issue_change(ctx, account.id, account.mint_url), True
     except (NoBalance, BalanceTooSmall):
-        return None
+        return None, False
 
 
 async def _is_spent(ctx: Context, view: WithdrawalView) -> bool:

@@ -303,14 +303,14 @@ class MintShelf:
     """The mints this process has seen, so that a deposit does not ask for keysets each time.
 
     `asking` holds the one question under way per mint, which everybody who needs it awaits;
-    `redeeming` the tasks that redeem a mint's locked ecash ahead of time; `busy` names the
-    housekeeping under way at each; `telling` the mints being asked whether change was claimed.
+    `errands` the housekeeping that is joined likewise; `busy` names what is under way at each;
+    `telling` the mints being asked whether change was claimed.
     """
 
     def __init__(self) -> None:
         """None yet."""
         self._seen: dict[str, SeenMint] = {}
-        self.redeeming: dict[str, asyncio.Task[Any]] = {}
+        self.errands: dict[str, asyncio.Task[Any]] = {}
         self.telling: set[str] = set()
         self.asking: dict[str, asyncio.Task[SeenMint]] = {}
         self.busy: set[str] = set()

@@ -113,7 +113,7 @@ async def give_change(ctx: Context, exchange: Exchange) -> str | None:
     ctx.failpoint("oneshot.before_change")
     try:
         async with asyncio.timeout(STOPPING_WAIT_S if is_stopping else ctx.limits.change_wait_s):
-            view = await issue_change(ctx, shot.account_id, shot.mint_url)
+            view = await issue_change(ctx, shot.account_id, shot.mint_url, is_answer=True)
     except (NoBalance, BalanceTooSmall):
         return None
     except (RoutstrError, TimeoutError) as error:

@@ -9,26 +9,33 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Final
 
 import structlog
 
 from routstr.core.money import msat_from_unit
+from routstr.ecash.errors import InvalidAmount
 from routstr.ecash.keyset import fee
+from routstr.ecash.proof import Keyset
 from routstr.errors import MintShort, RoutstrError
+from routstr.flows.aside import begun, joined
 from routstr.flows.context import Context
-from routstr.flows.mints import active_keyset, fees_ppk, known_mint, split_on, unreachable
+from routstr.flows.mints import active_keyset, fees_ppk, known_mint, unreachable
 from routstr.flows.own_swap import drive_own_swap
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.locked import Waiting, WriteOff
 from routstr.ledger.reads_ecash import LockedProof, MintRow, locked_proofs
+from routstr.ledger.reads_proofs import piles_at
 from routstr.ledger.swaps import BeginSwap
 
 log = structlog.get_logger()
 
 BATCH_MAX: Final = 100
+ASKED_MAX: Final = 500  # the states of so many are one call
 SOON_PROOFS: Final = 50
 LOCK_ENDS_S: Final = 3600
 
@@ -59,9 +66,9 @@ async def redeem_at(ctx: Context, mint_url: str) -> Redeemed:
     try:
         mint = await known_mint(ctx, mint_url)
         while locked := await _locked(ctx, mint_url):
-            batch = await _redeem_batch(ctx, mint, locked)
+            batch = await _redeem_all(ctx, mint, locked)
             redeemed += batch
-            if batch == Redeemed() or len(locked) < BATCH_MAX:
+            if batch == Redeemed() or len(locked) < ASKED_MAX:
                 break
     except RoutstrError as error:
         await _warn(ctx, mint_url, error)
@@ -73,30 +80,21 @@ def redeem_soon(ctx: Context, mint_url: str, waiting: Waiting) -> None:
     much_msat = msat_from_unit(ctx.limits.locked_sats_max, "sat") // 2
     is_much = waiting.proofs >= SOON_PROOFS or waiting.amount_msat >= much_msat
     if is_much:
-        _redeeming(ctx, mint_url)
+        begun(ctx, f"redeem {mint_url}", partial(redeem_at, ctx, mint_url))
 
 
 async def redeem_now(ctx: Context, mint_url: str) -> Redeemed:
     """Redeem at once, because its coins are wanted; joins whoever does so at that mint already."""
-    return await asyncio.shield(_redeeming(ctx, mint_url))
-
-
-def _redeeming(ctx: Context, mint_url: str) -> "asyncio.Task[Redeemed]":
-    task = ctx.shelf.redeeming.get(mint_url)
-    if task is None:
-        task = ctx.tasks.start(redeem_at(ctx, mint_url), name="redeem")
-        ctx.shelf.redeeming[mint_url] = task
-        task.add_done_callback(lambda _: ctx.shelf.redeeming.pop(mint_url, None))
-    return task
+    return await joined(ctx, f"redeem {mint_url}", partial(redeem_at, ctx, mint_url))
 
 
 async def _locked(ctx: Context, mint_url: str) -> list[LockedProof]:
     async with ctx.database.reading() as connection:
-        return await locked_proofs(connection, mint_url, limit=BATCH_MAX)
+        return await locked_proofs(connection, mint_url, limit=ASKED_MAX)
 
 
-async def _redeem_batch(ctx: Context, mint: MintRow, locked: Sequence[LockedProof]) -> Redeemed:
-    """Ask which are spent, write those off, swap the others, unit by unit."""
+async def _redeem_all(ctx: Context, mint: MintRow, locked: Sequence[LockedProof]) -> Redeemed:
+    """Ask which are spent, write those off, swap the others batch by batch, unit by unit."""
     try:
         states = await ctx.mints.check_state(
             mint.url, [proof.y for proof in locked], priority=Priority.REDEEM
@@ -110,8 +108,26 @@ async def _redeem_batch(ctx: Context, mint: MintRow, locked: Sequence[LockedProo
         if states[proof.y] is ProofState.UNSPENT:
             by_unit[proof.unit].append(proof)
     for unit, proofs in by_unit.items():
-        redeemed += await _redeem_unit(ctx, mint, unit, proofs)
+        for batch in _batches(proofs):
+            done = await _redeem_unit(ctx, mint, unit, batch)
+            redeemed += done
+            if done == Redeemed():
+                break
     return redeemed
+
+
+def _batches(proofs: Sequence[LockedProof]) -> list[list[LockedProof]]:
+    """At most so many a batch, and no deposit in two of them if it fits in one.
+
+    Each deposit paid its own redemption fee, rounded up; one cut in two would cost more than that.
+    """
+    batches: list[list[LockedProof]] = [[]]
+    for _, each in groupby(proofs, key=lambda proof: proof.deposit_id):
+        deposit = list(each)
+        if len(batches[-1]) + len(deposit) > BATCH_MAX:
+            batches.append([])
+        batches[-1] += deposit
+    return [batch for batch in batches if batch]
 
 
 async def _redeem_unit(
@@ -163,6 +179,7 @@ async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedP
     net_amount = _net_amount(mint, proofs)
     if net_amount < 1:
         raise MintShort("The mint's fee is more than what is to be redeemed.")
+    outputs = await _wanted_coins(ctx, mint, keyset, net_amount)
     operation = await ctx.ledger.submit(
         BeginSwap(
             kind="redeem",
@@ -170,7 +187,7 @@ async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedP
             unit=unit,
             keyset_id=keyset.id,
             ys=[proof.y for proof in proofs],
-            output_amounts=split_on(keyset, net_amount),
+            output_amounts=outputs,
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             unlock=ctx.acceptance.unlock,
@@ -178,6 +195,17 @@ async def _swap(ctx: Context, mint: MintRow, unit: str, proofs: Sequence[LockedP
     )
     ctx.failpoint("redeem.begun")
     return await drive_own_swap(ctx, operation, priority=Priority.REDEEM)
+
+
+async def _wanted_coins(ctx: Context, mint: MintRow, keyset: Keyset, amount: int) -> Sequence[int]:
+    """The coins to take for it, those first that the change float lacks."""
+    async with ctx.database.reading() as connection:
+        piles = await piles_at(connection, mint.id, keyset.unit)
+    counts = {each.amount: each.count for each in piles if each.keyset_id == keyset.id}
+    try:
+        return ctx.limits.float_goal(keyset.keys).split(amount, counts)
+    except InvalidAmount as error:
+        raise MintShort("The mint's denominations do not fit this amount.") from error
 
 
 def _net_amount(mint: MintRow, proofs: Sequence[LockedProof]) -> int:

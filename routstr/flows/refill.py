@@ -22,7 +22,7 @@ from routstr.ecash.keyset import fee
 from routstr.ecash.proof import Keyset
 from routstr.ecash.refill import INPUTS_MAX, fewest, plan_refill
 from routstr.errors import MintShort, RoutstrError, TokenRedemptionFailed
-from routstr.flows.aside import side_by_side
+from routstr.flows.aside import joined, side_by_side
 from routstr.flows.context import Context
 from routstr.flows.mints import UNITS, active_keyset, expires_soon, known_mint
 from routstr.flows.own_swap import drive_own_swap
@@ -56,22 +56,27 @@ class OwnPlan:
 
 async def refill(ctx: Context) -> tuple[bool, dict[str, object]]:
     """One swap per mint and unit where one is needed, mints side by side; how many were done."""
-    done = await side_by_side(ctx, "refill", ctx.facts.mints, partial(_at_mint, ctx))
+    done = await side_by_side(ctx, "refill", ctx.facts.mints, partial(refill_now, ctx))
     return True, {"swapped": sum(done.values())}
 
 
-async def _at_mint(ctx: Context, url: str) -> int:
+async def refill_now(ctx: Context, url: str, *, priority: Priority = Priority.FLOAT) -> int:
+    """The same for one mint, because coins are wanted; joins whoever does so there already."""
+    return await joined(ctx, f"change {url}", partial(_at_mint, ctx, url, priority))
+
+
+async def _at_mint(ctx: Context, url: str, priority: Priority) -> int:
     swapped = 0
     try:
         mint = await known_mint(ctx, url)
         for unit in UNITS:
-            swapped += await _at_unit(ctx, mint, unit)
+            swapped += await _at_unit(ctx, mint, unit, priority)
     except RoutstrError as error:  # it is away, or its swap has no end yet: recovery goes on
         log.info("mint_not_refilled", mint_url=url, code=error.code)
     return swapped
 
 
-async def _at_unit(ctx: Context, mint: MintRow, unit: str) -> bool:
+async def _at_unit(ctx: Context, mint: MintRow, unit: str, priority: Priority) -> bool:
     now = ctx.clock.now()
     try:
         keyset = active_keyset(mint.keysets, unit, now)
@@ -89,7 +94,7 @@ async def _at_unit(ctx: Context, mint: MintRow, unit: str) -> bool:
         operation = None if plan is None else await _begin(ctx, mint, keyset, plan)
         if operation is not None:
             ctx.failpoint("refill.begun")
-            if await drive_own_swap(ctx, operation, priority=Priority.FLOAT):
+            if await drive_own_swap(ctx, operation, priority=priority):
                 return True
             await known_mint(ctx, mint.url, since_s=ctx.monotonic_s())
             return False

@@ -66,9 +66,13 @@ REFUSED: Final = "The mint refused the withdrawal; the balance is untouched."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a key's owner asks for; without an amount, everything."""
+    """What a key's owner asks for; without an amount, everything.
+
+    `at_once` is content with what the purse has: MintShort where a mint would have to be asked.
+    """
 
     amount_sat: int | None = None
+    at_once: bool = False
     mint_url: str | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
@@ -149,6 +153,7 @@ async def _begin(
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=wish.idempotency_key,
             fingerprint=wish.fingerprint,
+            at_once=wish.at_once,
         )
     )
 

@@ -23,8 +23,7 @@ from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import TRANSACTION, RowCommand, Transaction
 
 # One statement, so one moment: a deposit or a withdrawal that commits meanwhile moves both sides.
-SURPLUS: Final = f"""
-SELECT
+PROFIT: Final = f"""
   (SELECT coalesce(sum({msat("p.amount", "ks.unit")}), 0) FROM proof p
     JOIN keyset ks ON ks.id = p.keyset_id LEFT JOIN mint_operation op ON op.id = p.operation_id
     WHERE p.state = 'unspent'
@@ -34,18 +33,31 @@ SELECT
   - (SELECT coalesce(sum(balance), 0) FROM apikey)
   - (SELECT coalesce(sum(amount + fee_amount), 0) FROM withdrawal WHERE status = 'pending')
 """
+# What is locked to the node, less what redeeming it costs (NUT-02): no profit yet, but it stands
+# against the balances that were credited for it, and a fee may count on it.
+LOCKED: Final = f"""
+  (SELECT coalesce(sum({msat("p.amount", "ks.unit")}
+    - CASE ks.unit WHEN 'sat' THEN ks.input_fee_ppk ELSE (ks.input_fee_ppk + 999) / 1000 END), 0)
+    FROM proof p JOIN keyset ks ON ks.id = p.keyset_id
+    WHERE p.lock_key IS NOT NULL AND p.state IN ('locked', 'reserved'))
+"""
+SURPLUS: Final = f"SELECT {PROFIT}"
+FEE_SURPLUS: Final = f"SELECT {LOCKED} + {PROFIT}"
 LOCK: Final = text("SELECT pg_advisory_xact_lock(7235410)")
 
 
-async def surplus_msat(transaction: Transaction) -> int:
+async def surplus_msat(transaction: Transaction, *, for_fee: bool = False) -> int:
     """What is the operator's at this point of the transaction; may be below 0.
+
+    What mints charge may also be paid on the strength of locked ecash, with `for_fee`.
 
     Whoever spends from it calls this in the same transaction: on PostgreSQL the processes that do
     so then wait for each other, so that no two of them spend the same surplus.
     """
     if transaction.dialect == "postgresql":
         await transaction.connection.execute(LOCK)
-    stored = int(await transaction.connection.scalar(text(SURPLUS)))
+    query = FEE_SURPLUS if for_fee else SURPLUS
+    stored = int(await transaction.connection.scalar(text(query)))
     changes = transaction.book.changed_accounts()  # of this batch: not in their rows yet
     return stored - sum(now.balance_msat - loaded.balance_msat for loaded, now in changes)
 

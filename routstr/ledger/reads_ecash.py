@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from routstr.ecash.proof import Keyset
 from routstr.ledger.engine import ReadConnection
@@ -201,6 +201,7 @@ class LockedProof:
     """Locked ecash that waits to be redeemed; amount in the unit of its keyset."""
 
     y: str
+    deposit_id: str
     keyset_id: str
     unit: str
     amount: int
@@ -210,18 +211,31 @@ class LockedProof:
 async def locked_proofs(
     connection: ReadConnection, mint_url: str, *, limit: int
 ) -> list[LockedProof]:
-    """What is locked at a mint and in no operation, the earliest locktime first."""
+    """What is locked at a mint and in no operation, deposit by deposit.
+
+    The deposit with the earliest locktime comes first; the last one may be cut by the limit.
+    """
+    earliest = func.min(PROOF.c.locktime).over(partition_by=INPUT.c.deposit_id)
     rows = await connection.execute(
-        select(PROOF.c.y, PROOF.c.keyset_id, KEYSET.c.unit, PROOF.c.amount, PROOF.c.locktime)
+        select(
+            PROOF.c.y,
+            INPUT.c.deposit_id,
+            PROOF.c.keyset_id,
+            KEYSET.c.unit,
+            PROOF.c.amount,
+            PROOF.c.locktime,
+        )
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
         .join(MINT, MINT.c.id == KEYSET.c.mint_id)
+        .join(INPUT, INPUT.c.y == PROOF.c.y)
         .where(MINT.c.url == mint_url, PROOF.c.lock_key.is_not(None), PROOF.c.state == "locked")
-        .order_by(PROOF.c.locktime.is_(None), PROOF.c.locktime, PROOF.c.y)
+        .order_by(earliest.is_(None), earliest, INPUT.c.deposit_id, PROOF.c.y)
         .limit(limit)
     )
     return [
         LockedProof(
             y=row.y,
+            deposit_id=row.deposit_id,
             keyset_id=row.keyset_id,
             unit=row.unit,
             amount=row.amount,

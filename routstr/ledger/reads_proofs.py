@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import exists, func, select, text
 
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.profit import SURPLUS
+from routstr.ledger.profit import FEE_SURPLUS
 from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF, OperationState
 from routstr.ledger.tables import Withdrawal, table_of
 
@@ -196,5 +196,5 @@ async def own_swaps(
 
 
 async def seen_surplus_msat(connection: ReadConnection) -> int:
-    """What is the operator's, as of now; who takes from it looks again in the same transaction."""
-    return int((await connection.execute(text(SURPLUS))).scalar_one())
+    """What may pay a fee, as of now; who takes from it looks again in the same transaction."""
+    return int((await connection.execute(text(FEE_SURPLUS))).scalar_one())

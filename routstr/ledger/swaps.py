@@ -68,7 +68,7 @@ class BeginSwap(RowCommand[Operation]):
         )
         if made is not None:
             return await load_operation(transaction.connection, transaction.wallet, made)
-        spare_msat = None if self.must else await surplus_msat(transaction)
+        spare_msat = None if self.must else await surplus_msat(transaction, for_fee=True)
         drawn = await draw_these(transaction, self.ys, state=FROM_STATE[self.kind])
         if sum(self.output_amounts) != drawn.amount - drawn.fee_amount:
             raise MintShort("The fee of these coins has changed meanwhile.")

@@ -75,6 +75,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     lease_s: float
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    at_once: bool = False
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -100,6 +101,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         if exact is not None:
             drawn = await draw(transaction, self.mint_id, self.unit, exact, lasting=True)
             return await self._issue_now(transaction, account, drawn)
+        if self.at_once:
+            raise MintShort
         purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         return await self._swap(transaction, account, purse, fee_ppk, wanted)
 

@@ -131,7 +131,7 @@ class Node:
         new: NewKey | None = None,
         idempotency_key: str | None = None,
         fingerprint: str | None = None,
-        lease_s: float = 30,
+        lease_s: float = 3600,
     ) -> BeginDeposit:
         face = sum(proof.amount for proof in proofs)
         fee_amount = fee([self.signer.keyset.input_fee_ppk] * len(proofs))
@@ -190,7 +190,7 @@ class Node:
             keyset_id=self.signer.keyset.id,
             goal=FloatGoal(denominations=tuple(self.signer.keyset.keys), coins=32, coin_max=1024),
             owner=self.owner,
-            lease_s=30,
+            lease_s=3600,
             idempotency_key=idempotency_key,
             fingerprint=fingerprint,
         )
