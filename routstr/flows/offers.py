@@ -135,8 +135,9 @@ async def with_bill(
         return await use(read_bill(ctx, wish.invoice, amount_sat=wish.amount_sat))
     address = wish.lightning_address
     assert address is not None, "an invoice or an address"
-    params = await ctx.lnurl.resolve(address)
     amount_msat = _whole_sats(_first_guess(key) if wish.empties else _asked_msat(wish))
+    _check_covers(key, amount_msat)  # strangers are asked only for those who can pay
+    params = await ctx.lnurl.resolve(address)
     for left in reversed(range(INVOICES_MAX)):
         text = await ctx.lnurl.invoice(params, amount_msat)
         bill = _checked(ctx, text.lower(), decode_invoice(text), recipient=address)
@@ -181,13 +182,13 @@ async def make_offer(ctx: Context, key: KeyView, bill: Bill, source: Source) -> 
     Raises InsufficientBalance, MintShort, MintUnreachable, UntrustedMint, and InvalidInvoice when
     the mint will not pay.
     """
+    amount = ceil_div(bill.amount_msat, msat_from_unit(1, source.unit))
+    _check_covers(key, msat_from_unit(amount, source.unit))
     mint = await known_mint(ctx, source.mint_url, since_s=ctx.monotonic_s())
     try:
         keyset = active_keyset(mint.keysets, source.unit, ctx.clock.now())
     except TokenRedemptionFailed as error:
         raise MintShort from error
-    amount = ceil_div(bill.amount_msat, msat_from_unit(1, source.unit))
-    _check_covers(key, msat_from_unit(amount, source.unit))
     await _inputs_fee(ctx, mint, source.unit, amount)  # nobody is asked about what cannot be paid
     try:
         quote = await ctx.mints.request_melt_quote(

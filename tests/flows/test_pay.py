@@ -16,12 +16,15 @@ from routstr.errors import (
     InvalidInvoice,
     InvalidParameter,
     MintUnreachable,
+    Pending,
     UntrustedMint,
 )
 from routstr.flows.keys import Terms, create_key
+from routstr.flows.melt import drive_melt
 from routstr.flows.pay import PayWish, pay, quote_payment
 from routstr.gateways.addresses import OutsideHttp
 from routstr.ledger.book import KeyRef
+from routstr.ledger.leases import Claim
 from tests.fakes.invoices import invoice
 from tests.fakes.payee import FakePayee
 from tests.faults.proxy import Fault
@@ -157,3 +160,37 @@ async def test_what_cannot_be_paid_costs_nothing(database_url: str, real_mint: R
         with pytest.raises(MintUnreachable):
             await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
         assert await stand.balance_msat(str(key.id)) == KEY_SAT * 1000
+
+
+class Died(Exception):
+    """As if the process had ended there."""
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_whoever_slept_through_its_lease_posts_nothing(
+    database_url: str, real_mint: RealMint
+) -> None:
+    """Two drivers hold the same melt, unsent as far as either knows: one of them may post it."""
+
+    def die_once(name: str) -> None:
+        if name == "melt.prepared" and not reached:
+            reached.append(name)
+            raise Died
+
+    reached: list[str] = []
+    async with customer(database_url, real_mint, failpoint=die_once) as (stand, key):
+        wish = PayWish(invoice=fresh_invoice())
+        with pytest.raises(Died):
+            await pay(stand.ctx, key, wish)
+        drivers = []
+        for owner in ("sleeper", "waker"):
+            await stand.later(600)
+            drivers += await stand.ctx.ledger.submit(Claim(owner=owner, lease_s=45))
+        sleeper, waker = drivers
+        assert sleeper.id == waker.id
+        with pytest.raises(Pending):
+            await drive_melt(stand.ctx, sleeper, str(key.id))
+        assert stand.proxy.counts[MELT] == 0
+        await drive_melt(stand.ctx, waker, str(key.id))
+        assert (await pay(stand.ctx, key, wish)).status == "completed"
+        assert stand.proxy.counts[MELT] == 1
