@@ -89,3 +89,13 @@ def test_every_folder_it_names_exists() -> None:
         if not (ROOT / path).exists() and not (ROOT / "routstr" / path).exists()
     ]
     assert missing == []
+
+
+def test_every_decision_has_a_number_of_its_own_and_is_listed() -> None:
+    paths = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    listed = re.findall(r"^(\d+)\. \[.+\]\(docs/decisions/(.+)\)$", README, re.MULTILINE)
+    numbers = [str(number) for number in range(1, len(paths) + 1)]
+    assert listed == list(zip(numbers, [path.name for path in paths], strict=True))
+    for number, path in zip(numbers, paths, strict=True):
+        assert path.name.startswith(number.zfill(4) + "-")
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}. ")
