@@ -25,6 +25,7 @@ from routstr.flows.pay import PayWish, pay, quote_payment
 from routstr.gateways.addresses import OutsideHttp
 from routstr.ledger.book import KeyRef
 from routstr.ledger.leases import Claim
+from routstr.ledger.sagas import Operation
 from tests.fakes.invoices import invoice
 from tests.fakes.payee import FakePayee
 from tests.faults.proxy import Fault
@@ -182,7 +183,7 @@ async def test_whoever_slept_through_its_lease_posts_nothing(
         wish = PayWish(invoice=fresh_invoice())
         with pytest.raises(Died):
             await pay(stand.ctx, key, wish)
-        drivers = []
+        drivers: list[Operation] = []
         for owner in ("sleeper", "waker"):
             await stand.later(600)
             drivers += await stand.ctx.ledger.submit(Claim(owner=owner, lease_s=45))
