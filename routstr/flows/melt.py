@@ -42,6 +42,8 @@ REFUSED: Final = "refused"
 UNSENT: Final = "unsent"
 SPENT: Final = "spent"
 CHANGE: Final = "change"
+NO_CHANGE: Final = "no_change"
+NO_CHANGE_S: Final = 15.0  # so long change may be missing before the mint is taken to keep it
 SETTLED: Final = frozenset({ACCEPTED, REFUSED})
 
 Answer = MeltQuote | MintFailure | UntrustedMint
@@ -201,6 +203,11 @@ async def _finish(
             return await _watch(ctx, operation, CHANGE)
         log.error("melt_change_lost", operation_id=operation.id)  # the operator bears it
         change = ()
+    kept = overpaid - sum(proof.amount for proof in change)
+    is_short = not change or kept > operation.fee_amount
+    if operation.outputs and is_short and _may_come(ctx, operation):
+        await _postpone(ctx, operation, OperationState.SENT, NO_CHANGE)
+        raise _pending(operation)
     ctx.failpoint("melt.paid")
     view = await ctx.ledger.submit(
         FinishMelt(
@@ -213,6 +220,19 @@ async def _finish(
     )
     ctx.failpoint("melt.finished")
     return view
+
+
+def _may_come(ctx: Context, operation: Operation) -> bool:
+    """Whether what is missing of the change may yet come.
+
+    A mint can call a melt paid before it has signed the change, and after `_finish` nobody asks
+    for that any more.
+    """
+    if operation.state is OperationState.WATCH:
+        return False
+    if operation.last_code != NO_CHANGE or operation.watch_until is None:
+        return True
+    return ctx.clock.now() < operation.watch_until
 
 
 async def _change(
@@ -314,7 +334,11 @@ def _pending(operation: Operation) -> RefundPending:
 async def _postpone(ctx: Context, operation: Operation, state: OperationState, code: str) -> None:
     """Give it back, to be looked at again; what is watched stays so."""
     is_watched = operation.state is OperationState.WATCH
-    begins_watch = state is OperationState.WATCH and not is_watched
+    watch_s = None
+    if code == NO_CHANGE and operation.last_code != NO_CHANGE:
+        watch_s = NO_CHANGE_S
+    elif state is OperationState.WATCH and not is_watched:
+        watch_s = ctx.limits.mint_watch_s
     await ctx.ledger.submit(
         Postpone(
             operation_id=operation.id,
@@ -322,6 +346,6 @@ async def _postpone(ctx: Context, operation: Operation, state: OperationState, c
             state=OperationState.WATCH if is_watched else state,
             wait_s=backoff_s(operation, state),
             code=code,
-            watch_s=ctx.limits.mint_watch_s if begins_watch else None,
+            watch_s=watch_s,
         )
     )

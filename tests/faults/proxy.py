@@ -67,6 +67,7 @@ class Fault(StrEnum):
     RESET = "reset"  # forward, then RST
     LIMITED = "limited"  # 429 with Retry-After
     STATUS_HTML = "status_html"  # 502 with a page for people
+    UNCHANGED = "unchanged"  # a melt without its change, a restore of nothing
     LATE = "late"  # silence; forwarded when healed, long after the client gave up
 
 
@@ -292,6 +293,9 @@ class FaultProxy:
                 return _ERROR
             case Fault.CORRUPT:
                 return replace(answer, body=self._corrupted(answer.body))
+            case Fault.UNCHANGED:
+                value = json.loads(answer.body) | {"change": None, "outputs": [], "signatures": []}
+                return replace(answer, body=json.dumps(value).encode())
             case Fault.DUPLICATE:
                 again = await ask(
                     request, self._host, self._port, outgoing_host=self._outgoing_host

@@ -110,6 +110,36 @@ async def test_one_invoice_is_paid_once(database_url: str, real_mint: RealMint) 
         await stand.empty(str(key.id))
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_change_that_is_signed_after_the_payment_is_waited_for(
+    database_url: str, real_mint: RealMint
+) -> None:
+    async with customer(database_url, real_mint, operation_wait_s=0.1) as (stand, key):
+        for endpoint in (MELT, "GET /v1/melt/quote/bolt11/*", "POST /v1/restore"):
+            stand.proxy.inject(endpoint, Fault.UNCHANGED)
+        with pytest.raises(Pending):
+            await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
+        stand.proxy.heal()
+        await stand.drain()
+        assert await stand.balance_msat(str(key.id)) == (KEY_SAT - 21 - 1) * 1000
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_change_that_never_comes_is_the_operators_loss_beyond_the_reserve(
+    database_url: str, real_mint: RealMint
+) -> None:
+    async with open_stand(database_url, real_mint, operation_wait_s=0.1) as stand:
+        token = await stand.coin(KEY_SAT)
+        created = await create_key(stand.ctx, token, Terms(), idempotency_key=None)
+        key = KeyRef(id=created.key_id)
+        for endpoint in (MELT, "GET /v1/melt/quote/bolt11/*", "POST /v1/restore"):
+            stand.proxy.inject(endpoint, Fault.UNCHANGED)
+        with pytest.raises(Pending):
+            await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
+        await stand.drain()
+        assert await stand.balance_msat(created.key_id) == (KEY_SAT - 21 - 2) * 1000
+
+
 # ── Lightning addresses ───────────────────────────────────────────────────────────────────────
 
 ALICE = "alice@pay.example"
