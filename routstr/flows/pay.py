@@ -96,9 +96,9 @@ def _told(bill: Bill, offer: Offer) -> PaymentQuote:
 
 async def _pay(ctx: Context, caller: KeyRef, wish: PayWish) -> WithdrawalView:
     key = await refunded_key(ctx, caller)
-    known = await _known(ctx, key.id, wish)
-    if known is not None:
-        return replace(_made(await _settled(ctx, key.id, known)), is_replay=True)
+    again = await _again(ctx, key.id, wish)
+    if again is not None:
+        return again
     await check_not_paused(ctx)
     sources = await sources_of(ctx, key.id, wish.mint_url)
 
@@ -110,6 +110,20 @@ async def _pay(ctx: Context, caller: KeyRef, wish: PayWish) -> WithdrawalView:
         return await with_bill(ctx, key, wish, use)
     except InvalidApiKey as error:
         raise RefundKeyNotFound from error
+    except (InvalidInvoice, MintShort):
+        # A mint quotes no invoice that it is paying, and its coins are in that payment: our own?
+        again = await _again(ctx, key.id, wish)
+        if again is None:
+            raise
+        return again
+
+
+async def _again(ctx: Context, key_id: str, wish: PayWish) -> WithdrawalView | None:
+    """How the payment stands that this request repeats. Raises IdempotencyMismatch."""
+    known = await _known(ctx, key_id, wish)
+    if known is None:
+        return None
+    return replace(_made(await _settled(ctx, key_id, known)), is_replay=True)
 
 
 async def _known(ctx: Context, key_id: str, wish: PayWish) -> str | None:
