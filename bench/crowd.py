@@ -33,7 +33,7 @@ FLOAT_SAT: Final = 8_192
 FEE_PPK: Final = 100
 CLAIM_TIMEOUT_S: Final = 120
 CLAIM_POLL_S: Final = 0.5
-REST_TIMEOUT_S: Final = 240
+REST_TIMEOUT_S: Final = 420  # a stock mint that said 429 wants a minute of silence
 LIMITED: Final = {"MINT_RATE_LIMIT": "TRUE"}  # at its own 20 transactions and 60 calls a minute
 UNFINISHED: Final = """
 SELECT 1 FROM mint_operation WHERE state NOT IN ('done', 'failed')

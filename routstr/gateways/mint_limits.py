@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from routstr.gateways.mint_failure import MintLimited, MintUnknown
 
+PAUSE_GROWTH: Final = 4
 _WHOLE: Final = 1 - 1e-9  # a token, allowing for the rounding of seconds
 
 
@@ -117,7 +118,10 @@ class Lane:
         self._failed_at = self._clock.monotonic()
 
     def limited(self, retry_after_s: int) -> None:
-        """The mint said 429: half the rate, and a pause that doubles with each in a row."""
+        """The mint said 429: half the rate, and a pause that grows fourfold with each in a row.
+
+        A stock mint's window begins anew with every call it refuses, so small steps prolong it.
+        """
         now = self._clock.monotonic()
         if now < self._paused_until:
             return  # an answer to a call that left before the pause says nothing new
@@ -125,7 +129,9 @@ class Lane:
         self._refill()
         self._rate_per_minute = max(self._rate_per_minute // 2, limits.rate_per_minute_min)
         self._tokens = min(self._tokens, 1.0)
-        self._pause_s = min(max(2 * self._pause_s, limits.pause_s_min), limits.pause_s_max)
+        self._pause_s = min(
+            max(PAUSE_GROWTH * self._pause_s, limits.pause_s_min), limits.pause_s_max
+        )
         pause_s = min(max(self._pause_s, retry_after_s), limits.pause_s_max)
         self._paused_until = now + pause_s
 
