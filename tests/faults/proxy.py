@@ -67,8 +67,13 @@ class Fault(StrEnum):
     RESET = "reset"  # forward, then RST
     LIMITED = "limited"  # 429 with Retry-After
     STATUS_HTML = "status_html"  # 502 with a page for people
-    UNCHANGED = "unchanged"  # a melt without its change, a restore of nothing
     LATE = "late"  # silence; forwarded when healed, long after the client gave up
+
+
+class Lie(StrEnum):
+    """What a mint may say for a while; no fault of the line, so no part of the matrix."""
+
+    UNCHANGED = "unchanged"  # a melt without its change, a restore of nothing
 
 
 # After these there is no connection any more.
@@ -89,14 +94,14 @@ class Rule:
     """One fault at one endpoint, `left` times more; None is until healed."""
 
     endpoint: str
-    fault: Fault
+    fault: Fault | Lie
     left: int | None
     injected: int = 0
 
     def takes(self, call: str) -> bool:
         return self.left != 0 and fnmatchcase(call, self.endpoint)
 
-    def use(self) -> Fault:
+    def use(self) -> Fault | Lie:
         self.injected += 1
         if self.left is not None:
             self.left -= 1
@@ -110,7 +115,7 @@ class Seen:
     endpoint: str
     body: str = field(repr=False)
     inputs: frozenset[str] = field(repr=False)
-    fault: Fault | None
+    fault: Fault | Lie | None
 
 
 class FaultProxy:
@@ -176,7 +181,7 @@ class FaultProxy:
 
     # ── what a test says and asks ─────────────────────────────────────────────────────────────
 
-    def inject(self, endpoint: str, fault: Fault, *, times: int | None = None) -> Rule:
+    def inject(self, endpoint: str, fault: Fault | Lie, *, times: int | None = None) -> Rule:
         """From now on, that many times or until healed."""
         rule = Rule(endpoint=endpoint, fault=fault, left=times)
         self.rules.append(rule)
@@ -244,7 +249,7 @@ class FaultProxy:
     async def _answer(
         self,
         request: Request,
-        fault: Fault | None,
+        fault: Fault | Lie | None,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -276,7 +281,7 @@ class FaultProxy:
                 writer.write(answer.head + answer.body)
         await writer.drain()
 
-    async def _outcome(self, request: Request, fault: Fault | None) -> Answer | None:
+    async def _outcome(self, request: Request, fault: Fault | Lie | None) -> Answer | None:
         """Let the mint hear of it or not; what the client is to get, if anything."""
         if fault is Fault.DROP:
             return None
@@ -293,7 +298,7 @@ class FaultProxy:
                 return _ERROR
             case Fault.CORRUPT:
                 return replace(answer, body=self._corrupted(answer.body))
-            case Fault.UNCHANGED:
+            case Lie.UNCHANGED:
                 value = json.loads(answer.body) | {"change": None, "outputs": [], "signatures": []}
                 return replace(answer, body=json.dumps(value).encode())
             case Fault.DUPLICATE:
@@ -303,7 +308,7 @@ class FaultProxy:
                 return self._random.choice([answer, again])
         return answer
 
-    def _instead(self, fault: Fault | None) -> Answer | None:
+    def _instead(self, fault: Fault | Lie | None) -> Answer | None:
         """What is answered without asking the mint, if anything."""
         match fault:
             case Fault.ERROR_BEFORE:
@@ -344,7 +349,7 @@ class FaultProxy:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    def _note(self, line: str, body: bytes, fault: Fault | None) -> None:
+    def _note(self, line: str, body: bytes, fault: Fault | Lie | None) -> None:
         endpoint = next((each for each in ENDPOINTS if fnmatchcase(line, each)), OTHER)
         self.calls.append(
             Seen(endpoint=endpoint, body=_digest(body), inputs=_inputs(body), fault=fault)

@@ -28,7 +28,7 @@ from routstr.ledger.leases import Claim
 from routstr.ledger.sagas import Operation
 from tests.fakes.invoices import invoice
 from tests.fakes.payee import FakePayee
-from tests.faults.proxy import Fault
+from tests.faults.proxy import Fault, Lie
 from tests.faults.stand import Stand, open_stand
 
 KEY_SAT = 1_000
@@ -116,7 +116,7 @@ async def test_change_that_is_signed_after_the_payment_is_waited_for(
 ) -> None:
     async with customer(database_url, real_mint, operation_wait_s=0.1) as (stand, key):
         for endpoint in (MELT, "GET /v1/melt/quote/bolt11/*", "POST /v1/restore"):
-            stand.proxy.inject(endpoint, Fault.UNCHANGED)
+            stand.proxy.inject(endpoint, Lie.UNCHANGED)
         with pytest.raises(Pending):
             await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
         stand.proxy.heal()
@@ -133,7 +133,7 @@ async def test_change_that_never_comes_is_the_operators_loss_beyond_the_reserve(
         created = await create_key(stand.ctx, token, Terms(), idempotency_key=None)
         key = KeyRef(id=created.key_id)
         for endpoint in (MELT, "GET /v1/melt/quote/bolt11/*", "POST /v1/restore"):
-            stand.proxy.inject(endpoint, Fault.UNCHANGED)
+            stand.proxy.inject(endpoint, Lie.UNCHANGED)
         with pytest.raises(Pending):
             await pay(stand.ctx, key, PayWish(invoice=fresh_invoice()))
         await stand.drain()
