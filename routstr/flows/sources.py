@@ -44,7 +44,8 @@ async def first_that_can(
 ) -> ResultT:
     """What comes of the first source that can; a mint that cannot never hides one that can.
 
-    Raises the last mint's error when none can; `more` are errors that also are one mint's affair.
+    When none can, raises the error of the mint that lacks least, by its `shortfall_msat`, else the
+    last one's; `more` are errors that also are one mint's affair.
     """
     shortage: RoutstrError = MintShort()
     of_one_mint: tuple[type[RoutstrError], ...] = (
@@ -57,5 +58,13 @@ async def first_that_can(
         try:
             return await pay(source)
         except of_one_mint as error:
-            shortage = error
+            shortage = _nearer(shortage, error)
     raise shortage
+
+
+def _nearer(one: RoutstrError, other: RoutstrError) -> RoutstrError:
+    """The error that says how little less could be paid, else the other one."""
+    least, missing = one.details.get("shortfall_msat"), other.details.get("shortfall_msat")
+    if isinstance(least, int) and not (isinstance(missing, int) and missing < least):
+        return one
+    return other
