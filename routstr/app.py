@@ -366,6 +366,7 @@ def _periods(settings: Settings) -> Periods:
         reconcile_s=settings.reconcile_every_s,
         invoices_s=settings.invoices_every_s,
         refill_s=settings.refill_every_s,
+        payout_s=settings.payout_every_s,
     )
 
 

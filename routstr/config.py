@@ -24,6 +24,7 @@ from routstr.core.order import parse_json_object
 from routstr.core.pricing import Model, Price
 from routstr.core.url import BadUrl, canonical_mint_url, upstream_base
 from routstr.errors import ConfigError, RoutstrError
+from routstr.gateways.lnurl import is_address
 
 PREFIX: Final = "ROUTSTR_"
 
@@ -199,6 +200,8 @@ def check_for_serving(settings: Settings) -> Settings:
         raise ConfigError("MODELS_FILE: without prices nothing can be sold")
     if settings.btc_usd_price is None:
         raise ConfigError("BTC_USD_PRICE: a rate is needed to show prices in USD")
+    if settings.payout_to and not is_address(settings.payout_to):
+        raise ConfigError("PAYOUT_TO: not a Lightning address, which looks like you@example.com")
     return settings.model_copy(update={"upstream_base_url": base})
 
 

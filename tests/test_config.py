@@ -93,6 +93,8 @@ def test_the_database_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) 
         ({"BTC_USD_PRICE": "0"}, "BTC_USD_PRICE"),
         ({"BTC_USD_PRICE": "NaN"}, "BTC_USD_PRICE"),
         ({"BTC_USD_PRICE": "Infinity"}, "BTC_USD_PRICE"),
+        ({"PAYOUT_TO": "lnbc1"}, "PAYOUT_TO"),
+        ({"PAYOUT_TO": "you@example.com/pay"}, "PAYOUT_TO"),
         ({"PORT": "x"}, "PORT"),
         ({"PORT": "65536"}, "PORT"),
         ({"routstr_port": "-1"}, "PORT"),

@@ -17,6 +17,7 @@ from routstr.config import Settings
 from routstr.core.money import sats_text
 from routstr.errors import ConfigError, RefundNotFound
 from routstr.flows.bring import Brought, bring
+from routstr.flows.earnings import pay_profit
 from routstr.flows.payout import send_all_profit, send_profit
 from routstr.flows.withdraw import WithdrawalView
 from routstr.ledger.accounts import OWNER_KEY_ID
@@ -166,9 +167,17 @@ async def _send(settings: Settings, amount: int, unit: str, mint: str | None) ->
 def payout(
     amount: Annotated[int | None, typer.Option(help="How much, in sat; else all.", min=1)] = None,
     mint: Mint = None,
+    to: Annotated[str | None, typer.Option(help="A Lightning address or an invoice.")] = None,
 ) -> None:
-    """Your profit as tokens, one for each mint and unit; what PAYOUT_KEEP_SATS keeps stays."""
+    """Your profit, over Lightning or as tokens; what PAYOUT_KEEP_SATS keeps stays.
+
+    Without --to it is tokens, one for each mint and unit. While a payment to an address is under
+    way, the command goes on with that one, and begins no other.
+    """
     settings = quiet_settings()
+    if to is not None:
+        typer.echo(_told(asyncio.run(_pay(settings, to, amount, mint))))
+        return
     if amount is not None:
         _print_tokens([asyncio.run(_send(settings, amount, "sat", mint))])
         return
@@ -178,6 +187,13 @@ def payout(
 async def _send_all(settings: Settings, mint: str | None) -> Sequence[WithdrawalView]:
     async with acting(settings, more_mints=_named(mint)) as ctx:
         return await send_all_profit(ctx, mint_url=mint)
+
+
+async def _pay(
+    settings: Settings, to: str, amount_sat: int | None, mint: str | None
+) -> WithdrawalView:
+    async with acting(settings, more_mints=_named(mint)) as ctx:
+        return await pay_profit(ctx, to, amount_sat=amount_sat, mint_url=mint)
 
 
 @cli.command()
@@ -249,11 +265,16 @@ def _named(mint: str | None) -> tuple[str, ...]:
 def _print_tokens(views: Sequence[WithdrawalView]) -> None:
     """Each token on a line of its own on standard output; what it is on the other."""
     for view in views:
-        fee = f", fee {sats_text(view.fee_msat)} sat" if view.fee_msat else ""
-        amount = sats_text(view.amount_msat)
-        typer.echo(f"{amount} sat at {view.mint_url}{fee}, {view.status}: {view.id}", err=True)
+        typer.echo(_told(view), err=True)
         if view.token is not None:
             typer.echo(view.token)
+
+
+def _told(view: WithdrawalView) -> str:
+    fee = f", fee {sats_text(view.fee_msat)} sat" if view.fee_msat else ""
+    before = ", begun before" if view.is_replay else ""
+    amount = sats_text(view.amount_msat)
+    return f"{amount} sat at {view.mint_url}{fee}, {view.status}{before}: {view.id}"
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

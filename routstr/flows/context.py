@@ -73,6 +73,7 @@ class Limits:
     float_coin_max: int
     change_wait_s: float
     invoice_ttl_s: int
+    payout_to: str | None
     payout_floor_sats: int
     payout_keep_sats: int
     bodies_bytes_max: int = 512 * 1024 * 1024

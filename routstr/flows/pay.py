@@ -37,7 +37,7 @@ from routstr.ledger.reads import KeyView
 from routstr.ledger.reads_ecash import find_payment
 from routstr.ledger.sagas import OperationState
 
-__all__ = ["PayWish", "PaymentQuote", "pay", "quote_payment"]
+__all__ = ["PayWish", "PaymentQuote", "pay", "quote_payment", "see_through"]
 
 POLL_FIRST_S: Final = 0.1
 POLL_MAX_S: Final = 2.0
@@ -123,7 +123,7 @@ async def _again(ctx: Context, key_id: str, wish: PayWish) -> WithdrawalView | N
     known = await _known(ctx, key_id, wish)
     if known is None:
         return None
-    return replace(_made(await _settled(ctx, key_id, known)), is_replay=True)
+    return replace(_made(await see_through(ctx, key_id, known)), is_replay=True)
 
 
 async def _known(ctx: Context, key_id: str, wish: PayWish) -> str | None:
@@ -192,11 +192,11 @@ async def _driven(ctx: Context, begun: Withdrawing) -> WithdrawalView:
         with suppress(Pending):  # its debit stands; the wait below tells what becomes of it
             view = await drive_melt(ctx, begun.operation, view.api_key_id)
     if view.status == "pending":
-        view = await _settled(ctx, view.api_key_id, view.id)
+        view = await see_through(ctx, view.api_key_id, view.id)
     return replace(view, is_replay=begun.is_replay)
 
 
-async def _settled(ctx: Context, key_id: str, withdrawal_id: str) -> WithdrawalView:
+async def see_through(ctx: Context, key_id: str, withdrawal_id: str) -> WithdrawalView:
     """A payment that has ended, or which the mint still has under way after a wait.
 
     Reads first, and drives it if nobody does, ever less often. Raises RefundPending when it is

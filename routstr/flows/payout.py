@@ -140,12 +140,26 @@ async def provide(ctx: Context, need_msat: int) -> None:
     async with ctx.database.reading() as connection:
         account = await find_key(connection, OWNER)
     missing_msat = need_msat - (0 if account is None else account.available_msat)
-    if account is not None and missing_msat <= 0:
-        return
+    if account is None or missing_msat > 0:
+        await _take(ctx, missing_msat)
+
+
+async def provide_all(ctx: Context) -> None:
+    """Have all profit on the operator's account. Raises ProfitTooSmall when that is nothing."""
+    try:
+        await _take(ctx, None)
+    except ProfitTooSmall:
+        async with ctx.database.reading() as connection:
+            account = await find_key(connection, OWNER)
+        if account is None or not account.available_msat:
+            raise
+
+
+async def _take(ctx: Context, amount_msat: int | None) -> None:
     await ctx.ledger.submit(
         TakeProfit(
             payout_id=ctx.new_id("pay"),
-            amount_msat=missing_msat,
+            amount_msat=amount_msat,
             keep_msat=_keep_msat(ctx),
             # Of a text that is thrown away, and that no credential's form fits.
             key_hash=ctx.wallet.vault.key_hash(f"owner {ctx.new_api_key()}"),

@@ -110,6 +110,15 @@ class LnurlClient:
             raise LightningAddressUnreachable from error
 
 
+def is_address(text: str) -> bool:
+    """Whether a text has the form of a Lightning address (LUD-16); asks nobody."""
+    try:
+        _url_of(text)
+    except InvalidLightningAddress:
+        return False
+    return True
+
+
 def _url_of(address: str) -> str:
     """Where LUD-16 says to ask for an address. Raises InvalidLightningAddress."""
     user, at, domain = address.strip().lower().partition("@")

@@ -32,7 +32,7 @@ class JobRunner:
         self._stopping.set()
 
     async def _repeat(self, job: Job) -> None:
-        while not await self._stopped_within(job.every_s):
+        while not await self._stopped_within(job.looks_every_s):
             try:
                 await self.run_once(job)
             except Exception:  # broad: one job's bug or bad day must not end the others
@@ -58,7 +58,7 @@ class JobRunner:
         try:
             ok, result = await job.run(ctx)
         finally:
-            await finish_job(ctx, job.name, ok=ok, result=result, next_in_s=job.every_s / 2)
+            await finish_job(ctx, job.name, ok=ok, result=result, next_in_s=job.due_again_s)
         if not ok:
             log.error("job_not_ok", job=job.name)
         return True

@@ -6,6 +6,7 @@ from typing import Final
 
 from routstr.flows.audit import audit
 from routstr.flows.context import Context
+from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire, prune
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.reconcile import RECONCILE_JOB, reconcile
@@ -17,6 +18,8 @@ from routstr.flows.resume import resume
 Result = Mapping[str, object]
 AUDIT_LEASE_S: Final = 300.0
 RECONCILE_LEASE_S: Final = 900.0
+PAYOUT_LEASE_S: Final = 900.0
+LOOK_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class Job:
     """A name, a period in seconds, and the flow. A `shared` job runs in one process at a time.
 
     One that dies with it is taken over after `lease_s`; a job that takes longer may run twice at
-    once, which none of them minds.
+    once, which none of them minds. With `look_s` it is looked at that often, so that a process
+    which never lives for the whole period still runs it.
     """
 
     name: str
@@ -32,6 +36,17 @@ class Job:
     run: Callable[[Context], Awaitable[tuple[bool, Result]]]
     is_shared: bool = True
     lease_s: float = 30
+    look_s: float | None = None
+
+    @property
+    def looks_every_s(self) -> float:
+        """How often a process looks whether it is due."""
+        return self.every_s if self.look_s is None else min(self.look_s, self.every_s)
+
+    @property
+    def due_again_s(self) -> float:
+        """How long nobody runs it again; of two processes that look, the second finds it done."""
+        return self.every_s / 2 if self.look_s is None else self.every_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +62,7 @@ class Periods:
     reconcile_s: float
     invoices_s: float
     refill_s: float
+    payout_s: float
 
 
 def jobs(periods: Periods) -> tuple[Job, ...]:
@@ -57,6 +73,13 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
         Job(name="resume", every_s=periods.resume_s, run=_resume, is_shared=False),
         Job(name="invoices", every_s=periods.invoices_s, run=_invoices, is_shared=False),
         Job(name="redeem", every_s=periods.redeem_s, run=_redeem),
+        Job(
+            name="payout",
+            every_s=periods.payout_s,
+            run=_payout,
+            lease_s=PAYOUT_LEASE_S,
+            look_s=LOOK_S,
+        ),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
         Job(name="refill", every_s=periods.refill_s, run=refill),
@@ -89,6 +112,10 @@ async def _invoices(ctx: Context) -> tuple[bool, Result]:
 async def _redeem(ctx: Context) -> tuple[bool, Result]:
     redeemed = await redeem(ctx)
     return True, {"redeemed": redeemed.done, "lost": redeemed.lost}
+
+
+async def _payout(ctx: Context) -> tuple[bool, Result]:
+    return True, {"sent_msat": await pay_out(ctx)}
 
 
 async def _prune(ctx: Context) -> tuple[bool, Result]:

@@ -143,6 +143,21 @@ class Payout:
     created_at: datetime
 
 
+async def pending_payments(connection: ReadConnection, *, limit: int) -> list[str]:
+    """The ids of payouts over Lightning that are under way, the oldest first."""
+    rows = await connection.execute(
+        select(WITHDRAWAL.c.id)
+        .where(
+            WITHDRAWAL.c.api_key_id == OWNER_KEY_ID,
+            WITHDRAWAL.c.way == "lightning",
+            WITHDRAWAL.c.status == "pending",
+        )
+        .order_by(WITHDRAWAL.c.created_at, WITHDRAWAL.c.id)
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
 async def payouts(connection: ReadConnection, *, limit: int) -> list[Payout]:
     """The newest payouts of the profit."""
     rows = await connection.execute(

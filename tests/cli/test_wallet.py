@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.mint import RealMint
 from routstr.ecash.secret import check_mnemonic
+from tests.fakes.invoices import invoice
 from tests.fakes.mint import FakeMint
 from tests.harness.command import run
+from tests.harness.mint import OpenWallet
 from tests.harness.process import StartNode
 from tests.harness.till import ON_SQLITE, worth
 
@@ -97,6 +102,24 @@ async def test_it_shows_what_there_is(operator: Operator) -> None:
     assert await operator.said("sent", payout["id"]) == token
     assert check_mnemonic(words)
     assert unasked == "wallet seed: it shows the words; without a terminal say --yes"
+
+
+@ON_SQLITE
+async def test_profit_pays_an_invoice_once(
+    operator: Operator, real_mint: RealMint, open_wallet: OpenWallet
+) -> None:
+    wallet = await open_wallet(real_mint)
+    await wallet.mint(64)
+    own = replace(operator, settings={**operator.settings, "CASHU_MINTS": real_mint.url})
+    await own.said("receive", await wallet.send(64))
+    bolt11 = invoice(50_000, created_at=int(time.time()), payment_hash=os.urandom(32))
+    told = await own.said("payout", "--to", bolt11)
+    again = await own.said("payout", "--to", bolt11)
+    first, payout_id = told.split(": ", 1)[0], told.rsplit(" ", 1)[1]
+    assert first == f"50 sat at {real_mint.url}, fee 1 sat, completed"
+    assert again == f"{first}, begun before: {payout_id}"
+    [listed] = await own.json("sent")
+    assert (listed["id"], listed["way"], listed["status"]) == (payout_id, "lightning", "completed")
 
 
 @ON_SQLITE

@@ -116,6 +116,20 @@ async def test_a_shared_job_runs_in_one_process_at_a_time(
         assert work.runs == 2
 
 
+async def test_a_rare_job_runs_once_in_its_time_however_often_it_is_looked_at(till: Till) -> None:
+    """A process that never lives for a whole period runs it all the same."""
+    work = Work()
+    daily = Job(name="daily", every_s=86_400, run=work, look_s=600)
+    assert (daily.looks_every_s, daily.due_again_s) == (600, 86_400)
+    runner = JobRunner(till.ctx, ())
+    ran = []
+    for wait_s in (0, 600, 85_000, 1_000):
+        await till.later(wait_s)
+        ran.append(await runner.run_once(daily))
+    assert ran == [True, False, False, True]
+    assert job("frequent", work, every_s=10).due_again_s == 5
+
+
 async def test_a_dead_processs_job_is_taken_over(postgres_url: str, mint: FakeMint) -> None:
     async with open_till(postgres_url, mint, owner="two") as two:
         work = Work()
@@ -144,6 +158,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "expire",
         "resume",
         "invoices",
+        "payout",
         "redeem",
         "prune",
         "audit",
@@ -168,6 +183,7 @@ def test_a_dead_nodes_holds_wait_no_longer_than_the_audit_does() -> None:
         renew_s=20,
         reconcile_s=3600,
         invoices_s=2,
+        payout_s=86_400,
         redeem_s=15,
         refill_s=15,
     )
