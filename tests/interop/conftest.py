@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httpx
 import pytest
@@ -14,12 +14,16 @@ from demo.customer import Customer
 from demo.mint import RealMint
 from demo.prices import PriceList
 from demo.servers import DemoUpstream, Node
+from routstr.app import observing
+from routstr.config import PREFIX, Settings, check_for_serving
+from routstr.flows.audit import audit
 from tests.interop.cashu_ts import CashuTs
 
-FEES_PPK: Final = (0, 100)
+MINTS: Final = {0: "real_mint", 100: "fee_mint"}  # by their fees, in ppk
 MODEL: Final = "demo/large"
 PROMPT: Final = "What does an independent wallet prove?"
-AUDIT_TIMEOUT_S: Final = 60
+COMMAND_TIMEOUT_S: Final = 60
+STOCK_SAT: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +37,22 @@ class Market:
         """What the mint takes of a swap of so many proofs (NUT-02), by our own arithmetic."""
         return -(-proofs * self.mint.fee_ppk // 1000)
 
-    def audit(self) -> None:
-        """The node's books are whole, and the mint says the same of its coins."""
-        done = subprocess.run(
-            [*self.node.argv()[:3], "audit", "--json", "--deep"],
+    def command(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """What the node's operator types, beside it or while it is stopped."""
+        return subprocess.run(
+            [*self.node.argv()[:3], *arguments],
             env=dict(self.node.environment()),
             cwd=self.node.directory,
             capture_output=True,
+            input=stdin,
             text=True,
-            timeout=AUDIT_TIMEOUT_S,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
         )
+
+    def audit(self) -> None:
+        """The node's books are whole, and the mint says the same of its coins."""
+        done = self.command("audit", "--json", "--deep")
         assert done.stdout, done.stderr
         report = json.loads(done.stdout)
         broken = {each["name"]: each for each in report["invariants"] if each["breaches"]}
@@ -65,6 +75,23 @@ class Buyer:
         assert reply.told_msat == cost_msat
         return cost_msat
 
+    async def stock(self, wallet: CashuTs) -> str:
+        """A key with plenty on it: from now on the node knows the mint, and has small coins."""
+        token = await wallet.send(STOCK_SAT)
+        return str((await self.customer.create_key(token))["api_key"])
+
+    async def cash_in(self, wallet: CashuTs, key: str) -> int:
+        """Empty the key into the wallet, to the sat; what it had, in msat."""
+        had_msat, held_sat = await self.customer.balance_msat(key), await wallet.balance()
+        refund = await self.customer.withdraw(key)
+        back, refund_sat = await wallet.decode(refund["token"]), int(refund["sats"])
+        assert back.amount == refund_sat
+        assert refund_sat * 1000 + refund["fee_msats"] + refund["remaining_msats"] == had_msat
+        assert 0 <= refund["remaining_msats"] < 1000
+        await wallet.receive(refund["token"], is_dleq_needed=True)
+        assert await wallet.balance() == held_sat + refund_sat - back.fee
+        return had_msat
+
 
 class OpenCashuTs(Protocol):
     """Opens an empty wallet at a mint; it ends with the test."""
@@ -72,20 +99,47 @@ class OpenCashuTs(Protocol):
     async def __call__(self, mint: RealMint) -> CashuTs: ...
 
 
-@pytest.fixture(scope="session", params=FEES_PPK, ids="{}ppk".format)
+@pytest.fixture(scope="session", params=MINTS, ids="{}ppk".format)
 def market(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     demo_upstream: DemoUpstream,
 ) -> Iterator[Market]:
     """One market without fees and one with, each shared by all tests; in the end it is audited."""
-    home = tmp_path_factory.mktemp("market")
-    with RealMint(home / "mint", fee_ppk=request.param) as mint:
-        settings = {"CASHU_MINTS": mint.url, "UPSTREAM_BASE_URL": demo_upstream.api_url}
-        with Node(home / "node", settings=settings) as node:
-            market = Market(mint=mint, node=node)
-            yield market
-            market.audit()
+    mint: RealMint = request.getfixturevalue(MINTS[request.param])
+    settings = {
+        "CASHU_MINTS": mint.url,
+        "UPSTREAM_BASE_URL": demo_upstream.api_url,
+        "REDEEM_EVERY_S": "1",
+        "PAYOUT_KEEP_SATS": "1",
+    }
+    with Node(tmp_path_factory.mktemp("node"), settings=settings) as node:
+        market = Market(mint=mint, node=node)
+        yield market
+        market.audit()
+
+
+@pytest.fixture
+def other_mint(market: Market, real_mint: RealMint, fee_mint: RealMint) -> RealMint:
+    """A mint that the market's node does not know."""
+    return fee_mint if market.mint is real_mint else real_mint
+
+
+@pytest.fixture
+async def audited(market: Market) -> AsyncIterator[None]:
+    """The same audit after the test, without a process of its own, whose start takes seconds."""
+    yield
+    given: dict[str, Any] = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in market.node.environment().items()
+        if name.startswith(PREFIX)
+    }
+    given["database_url"] = f"sqlite+aiosqlite:///{market.node.data_dir / 'routstr.db'}"
+    settings = Settings(_env_file=None, **given)  # type: ignore[call-arg]  # pydantic's own
+    async with observing(check_for_serving(settings)) as ctx:
+        report = await audit(ctx, full=True, deep=True)
+    assert report.ok, report
+    assert [each.silent for each in report.mints] == [None], report.mints
 
 
 @pytest.fixture

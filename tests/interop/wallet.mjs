@@ -2,7 +2,7 @@
 // by one line, in turn. It ends when its input ends, so it never outlives whoever started it.
 //
 //   node wallet.mjs MINT_URL
-//   {"do": "mint", "amount": 100}      →  {"ok": {"balance": 100}}
+//   {"do": "invoice", "amount": 100}   →  {"ok": {"invoice": "lnbc…"}}
 //   {"do": "receive", "token": "…"}    →  {"error": {"code": 11001, "message": "…"}}
 //
 // Everything about ecash is cashu-ts's own doing; amounts are in sat. Proofs live in memory only.
@@ -25,6 +25,7 @@ const INVOICE_POLL_MS = 50;
 
 const mintUrl = process.argv[2];
 const wallet = new Wallet(mintUrl, { unit: 'sat' });
+const invoices = new Map(); // by their text
 let proofs = [];
 
 const total = (some) => sumProofs(some).toNumber();
@@ -34,9 +35,16 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // ── what can be asked ───────────────────────────────────────────────────────────────────────────
 
 const deeds = {
-  // Pay an invoice and take its ecash; the invoices of a make-believe mint pay themselves.
-  async mint({ amount }) {
-    let quote = await wallet.createMintQuoteBolt11(amount);
+  // Ask for an invoice, which somebody else may pay.
+  async invoice({ amount }) {
+    const quote = await wallet.createMintQuoteBolt11(amount);
+    invoices.set(quote.request, { amount, quote });
+    return { invoice: quote.request };
+  },
+
+  // Take the ecash of an invoice once it is paid; those of a make-believe mint pay themselves.
+  async collect({ invoice }) {
+    let { amount, quote } = invoices.get(invoice);
     for (let poll = 0; quote.state !== 'PAID'; poll += 1) {
       if (poll === INVOICE_POLLS_MAX) throw new Error('the invoice was not paid');
       await pause(INVOICE_POLL_MS);
