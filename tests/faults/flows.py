@@ -1,6 +1,6 @@
 """The flows of the fault matrix: what a customer does while the mint's calls are being broken.
 
-To add a row, write a class with the shape of `Flow` and put it into FLOWS:
+To add a row, write a class with the shape of `Flow` and put it into `tests.faults.matrix.FLOWS`:
 
 - `endpoints` are those of its mint calls that the matrix is to break, as `FaultProxy` spells them.
 - `primers` name, for an endpoint that is called only after a fault, the fault that leads there;
@@ -54,11 +54,15 @@ TOKEN_SAT: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the customer should have and has, and how often something was credited or paid out."""
+    """What the customer should have and has, and how often something was credited or paid out.
+
+    `earned_msat` is what the node keeps of it for a request it served.
+    """
 
     due_msat: int
     found_msat: int
     credits: int = 1
+    earned_msat: int = 0
 
     @property
     def lost_msat(self) -> int:
@@ -292,16 +296,6 @@ class PayInvoice:
 DEBITED: Final = (
     "SELECT sum(CASE status WHEN 'failed' THEN 0 ELSE amount END + fee_amount - fee_returned)"
     " FROM withdrawal WHERE way = 'lightning' AND api_key_id = :key_id"
-)
-
-FLOWS: Final[Sequence[type[Flow]]] = (
-    Create,
-    TopUp,
-    RecoverUnsent,
-    RecoverSigned,
-    WithdrawBySwap,
-    WithdrawAll,
-    PayInvoice,
 )
 
 

@@ -33,6 +33,7 @@ from routstr.flows.withdraw import Wish, withdraw
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import find_key
+from tests.fakes.upstream import FakeUpstream
 from tests.faults.proxy import FaultProxy
 from tests.harness.clock import MovableClock
 from tests.harness.till import open_context, pass_time
@@ -93,9 +94,9 @@ class Stand:
 
     # ── the customer ──────────────────────────────────────────────────────────────────────────
 
-    async def coin(self, amount_sat: int) -> str:
-        """A token of as few coins as can be."""
-        proofs = await self.wallet._change(amount_sat)
+    async def coin(self, amount_sat: int, *, lock: str | None = None) -> str:
+        """A token of as few coins as can be; with `lock`, for the owner of that key alone."""
+        proofs = await self.wallet._change(amount_sat, lock)
         return self.wallet._token(proofs)
 
     def net_msat(self, token: str) -> int:
@@ -155,6 +156,22 @@ class Stand:
             await resume(self.ctx)
             step_s = min(2 * step_s, STEP_MAX_S)
 
+    async def worked_until(
+        self,
+        is_so: Callable[[], Awaitable[bool]],
+        job: Callable[[], Awaitable[object]],
+        *,
+        every_s: float,
+    ) -> None:
+        """Let a job of the node run as often as it does, until that is so. Raises StillOpen."""
+        until_s = self.clock.monotonic() + DRAIN_MAX_S
+        while not await is_so():
+            if self.clock.monotonic() > until_s:
+                raise StillOpen("a job of the node does not end its work")
+            await self.later(every_s)
+            await resume(self.ctx)
+            await job()
+
     # ── the books ─────────────────────────────────────────────────────────────────────────────
 
     async def value(self, sql: str, **values: object) -> Any:
@@ -194,6 +211,7 @@ async def open_stand(
     base_msat = outstanding_sat(mint) * MSAT
     clock = MovableClock()
     async with (
+        FakeUpstream() as upstream,
         FaultProxy(mint.url, seed=seed, silence_s=SILENCE_S) as proxy,
         Wallet(mint.url, seed=secrets.token_bytes(64)) as wallet,
         open_context(
@@ -202,6 +220,7 @@ async def open_stand(
             clock,
             lanes=LANES,
             seed=secrets.token_bytes(64),
+            upstream_url=upstream.base_url,
             **{"keyset_refresh_s": 30, "operation_wait_s": 0.5, **options},
         ) as (ctx, _),
     ):

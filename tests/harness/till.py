@@ -57,6 +57,7 @@ from tests.harness.shop import CHAT_MODEL, Marks
 WAIT_S: Final = 10.0
 MASTER: Final = bytes(range(32))
 SEED: Final = bytes(64)
+NO_UPSTREAM: Final = "http://127.0.0.1:9/v1"  # hardly anybody buys anything here
 UNSPARING: Final = LaneLimits(rate_per_minute=60_000, burst=1_000, failures_max=1_000)
 
 # For a rule that no database has a part in, one engine is enough.
@@ -190,6 +191,7 @@ async def open_context(
     lanes: LaneLimits | None = None,
     seed: bytes = SEED,
     outside: OutsideHttp | None = None,
+    upstream_url: str = NO_UPSTREAM,
     **limits: Any,
 ) -> "AsyncIterator[tuple[Context, asyncio.Task[None]]]":
     """A context at work on any mints, and its ledger; without `lanes` mints are never spared.
@@ -197,7 +199,8 @@ async def open_context(
     Two databases that deal with one mint need a `seed` each. `outside` is the way to Lightning
     addresses; without one there are none.
     """
-    async with _parts(database_url, mint_urls, clock, lanes or UNSPARING, seed) as parts:
+    lanes = lanes or UNSPARING
+    async with _parts(database_url, mint_urls, clock, lanes, seed, upstream_url) as parts:
         ctx = Context(
             **parts,
             lnurl=LnurlClient(outside or OutsideHttp()),
@@ -232,13 +235,17 @@ async def pass_time(ctx: Context, clock: MovableClock, seconds: float) -> None:
 
 @asynccontextmanager
 async def _parts(
-    database_url: str, mint_urls: Sequence[str], clock: MovableClock, lanes: LaneLimits, seed: bytes
+    database_url: str,
+    mint_urls: Sequence[str],
+    clock: MovableClock,
+    lanes: LaneLimits,
+    seed: bytes,
+    upstream_url: str,
 ) -> AsyncIterator[dict[str, Any]]:
     """What the composition root makes, by its name in the context."""
     database = open_database(database_url, PoolSettings(size=4, overflow=4))
     vault = Vault(MASTER, random_bytes=secrets.token_bytes)
     wallet = Wallet(seed=seed, vault=vault, new_id=_new_id)
-    upstream_url = "http://127.0.0.1:9/v1"  # nobody buys anything here
     async with (
         MintClient(
             mint_urls=mint_urls,
