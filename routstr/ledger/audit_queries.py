@@ -59,7 +59,7 @@ WITH recent AS (SELECT * FROM "transaction" WHERE timestamp >= :since),
     OR id IN (SELECT substr(operation_id, 9) FROM recent WHERE type = 'deposit')
     OR id IN (SELECT deposit_id FROM mint_operation WHERE {OPEN})),
   withdrawals AS (SELECT * FROM withdrawal WHERE created_at >= :since
-    OR status IN ('pending', 'completed')
+    OR status = 'pending' OR completed_at >= :since OR status = 'completed' AND way = 'token'
     OR id IN (SELECT substr(operation_id, 8) FROM recent WHERE type = 'refund')),
   operations AS (SELECT * FROM mint_operation WHERE {OPEN}
     UNION ALL SELECT * FROM mint_operation WHERE NOT ({OPEN})
