@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.databases import SQLITE
 from tests.harness.postgres import Postgres
-from tests.ledger.lived import live
+from tests.ledger.lived import live, live_on
 from tests.ledger.node import Node, Signer, running_node
 
 
@@ -68,7 +68,7 @@ async def lived_node(lived_url: str) -> AsyncIterator[Node]:
 def _live_in(url: str) -> None:
     async def run() -> None:
         async with running_node(url) as node:
-            await live(node)
+            await live_on(node, await live(node))
 
     with ThreadPoolExecutor(1) as thread:  # the main thread's event loops are the tests' own
         thread.submit(asyncio.run, run()).result()

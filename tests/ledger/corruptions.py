@@ -49,7 +49,8 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a refund row",
         named="I-2",
-        sql="UPDATE \"transaction\" SET operation_id = 'refund:x' WHERE type = 'refund'",
+        sql="UPDATE \"transaction\" SET operation_id = 'refund:x' WHERE operation_id = "
+        "'refund:failed'",
     ),
     Corruption(
         what="a fee row",
@@ -231,7 +232,8 @@ CORRUPTIONS: Final = (
     Corruption(
         what="a refund of an open swap",
         named="I-3 I-10",
-        sql="UPDATE mint_operation SET state = 'sent' WHERE withdrawal_id = 'failed'",
+        sql="UPDATE mint_operation SET state = 'sent', lease_until = "
+        "'2100-01-01T00:00:00.000000+00:00' WHERE withdrawal_id = 'failed'",
     ),
     Corruption(
         what="an invoice paid by nobody",
@@ -313,5 +315,46 @@ CORRUPTIONS: Final = (
         what="a bare secret",
         named="I-23",
         sql="UPDATE proof SET secret = 'abc'",
+    ),
+    Corruption(
+        what="a locked coin gone",
+        named="I-3 I-7",
+        sql="DELETE FROM proof WHERE state = 'locked' AND amount = 2",
+    ),
+    Corruption(
+        what="a fee refund that nothing explains",
+        named="I-2",
+        sql="UPDATE \"transaction\" SET operation_id = 'fee-refund:x' WHERE operation_id = "
+        "'fee-refund:paid'",
+    ),
+    Corruption(
+        what="change of a payment lost",
+        named="I-3",
+        sql="DELETE FROM proof WHERE counter = (SELECT max(o.counter) FROM mint_output o "
+        "JOIN mint_operation op ON op.id = o.operation_id WHERE op.withdrawal_id = 'paid' "
+        "AND o.amount IS NOT NULL)",
+    ),
+    Corruption(
+        what="a payment that was paid and given back",
+        named="I-2 I-3",
+        sql="UPDATE withdrawal SET status = 'failed' WHERE id = 'paid'",
+    ),
+    Corruption(
+        what="a poison that never ran",
+        named="I-3 I-8",
+        sql="UPDATE mint_operation SET state = 'failed' WHERE predecessor_id IS NOT NULL",
+    ),
+    Corruption(
+        what="an invoice credited twice",
+        named="I-1 I-2 I-5",
+        sql='INSERT INTO "transaction" (api_key_id, sequence, amount, balance_after, type,'
+        " operation_id, timestamp) SELECT id, version + 1, 8000, balance + 8000, 'deposit',"
+        " 'invoice:inv_paid:again', created_at FROM apikey WHERE id = 'key_rich'",
+    ),
+    Corruption(
+        what="an invoice minted twice",
+        named="I-7",
+        sql="UPDATE mint_operation SET lightning_invoice_id = 'inv_paid', kind = 'mint', "
+        "deposit_id = NULL WHERE deposit_id = 'dep_b'",
     ),
 )

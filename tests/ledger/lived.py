@@ -4,9 +4,12 @@ from routstr.ledger.accounts import Transfer
 from routstr.ledger.book import KeyRef
 from routstr.ledger.deposits import FailDeposit
 from routstr.ledger.holds import Expire
+from routstr.ledger.locked import AcceptLocked
 from routstr.ledger.sagas import MarkSent, Operation
 from routstr.ledger.withdrawals import FailWithdrawal
+from tests.ledger import melting
 from tests.ledger.invoicing import credit, save, sent
+from tests.ledger.lock_rules import CAP_MSAT, LOCK_KEY
 from tests.ledger.node import Node, Signer, issue_command, new_key, reserve, settle
 
 
@@ -20,9 +23,36 @@ async def live(node: Node) -> KeyRef:
     await _requests(node, rich)
     await node.ledger.submit(Transfer(transfer_id="t", payer=rich, payee=other, amount_msat=2500))
     await _withdrawals(node, rich)
-    for status in ("pending", "settlement_pending", "paid"):
-        await _invoice(node, rich, status)
     return rich
+
+
+async def live_on(node: Node, key: KeyRef) -> None:
+    """What came later, in columns that older schemas have not: invoices, locks, payments."""
+    for status in ("pending", "settlement_pending", "paid"):
+        await _invoice(node, key, status)
+    await _locked(node, KeyRef(id="key_other"))
+    await _melts(node, key)
+
+
+async def _locked(node: Node, key: KeyRef) -> None:
+    proofs = node.signer.proofs([8, 2], salt="locked")
+    locked = AcceptLocked(
+        deposit=node.begin("dep_locked", proofs, target=key),
+        lock_key=LOCK_KEY,
+        locktimes=[None] * len(proofs),
+        waiting_msat_max=CAP_MSAT,
+    )
+    assert (await node.ledger.submit(locked)).credited is not None
+
+
+async def _melts(node: Node, key: KeyRef) -> None:
+    paid = await melting.sent(node, "paid", key)
+    change = melting.change_of(node, paid, 2)
+    assert change
+    await node.ledger.submit(melting.finish(paid, key, change))
+    poisoned = await melting.sent(node, "poisoned", key)
+    swap = await melting.poisoning(node, poisoned)
+    await node.ledger.submit(melting.end_poison(node, swap, poisoned, key))
 
 
 async def _deposits(node: Node) -> None:

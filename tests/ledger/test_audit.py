@@ -167,8 +167,8 @@ class Gift(Command[None]):
 
     def apply(self, book: Book) -> None:
         account = book.account(self.key)
-        account = replace(account, total_deposited_msat=account.total_deposited_msat + 3000)
-        book.post(account, 3000, "deposit", "gift")
+        account = replace(account, total_deposited_msat=account.total_deposited_msat + 4000)
+        book.post(account, 4000, "deposit", "gift")
 
 
 async def test_money_without_coins_behind_it_is_named(lived_node: Node) -> None:
@@ -176,7 +176,7 @@ async def test_money_without_coins_behind_it_is_named(lived_node: Node) -> None:
     report = await lived_node.audit()
     assert named(report) == "I-2 I-3"
     assert next(each.examples for each in report.invariants if each.name == "I-3") == ("node",)
-    assert report.totals.surplus_msat == 2700 - 3000
+    assert report.totals.surplus_msat == 3700 - 4000
 
 
 async def test_all_is_read_at_one_moment(lived_postgres_url: str) -> None:
@@ -256,10 +256,11 @@ async def test_the_totals_are_the_nodes_money(lived_node: Node) -> None:
     assert totals.pending_withdrawals_msat == 16_000
     (purse,) = totals.purses
     assert (purse.unit, purse.issued_msat, purse.reserved_msat) == ("sat", 23_000, 30_000)
-    # 118 sat came in net of the mint's fees, 8 by Lightning; 15 and 8 went out, 1 for the swap.
-    assert purse.held_msat == totals.held_msat == 126_000 - 24_000
-    # What the requests cost is the operator's.
-    assert totals.surplus_msat == 700 + 2000
+    # 118 sat came in net of the mint's fees, 8 by Lightning, 10 locked; 15 and 8 went out, 1 for
+    # the swap. An invoice took 5 and 2 of fees, the swap that made another one impossible 1.
+    assert purse.held_msat == totals.held_msat == (136 - 24 - 8) * 1000
+    # What the requests cost is the operator's, and until it is redeemed the fee of what is locked.
+    assert totals.surplus_msat == 700 + 2000 + 1000
 
 
 async def test_a_report_is_json_and_rows_without_secrets(lived_node: Node) -> None:

@@ -109,7 +109,7 @@ async def busy(url: str) -> tuple[AuditReport, dict[str, list[str]]]:
 async def found(url: str) -> tuple[AuditReport, dict[str, list[str]]]:
     signer = Signer(fee_ppk=100, salt=5)
     async with running_node(url, owner="later", signer=signer) as node:
-        return await node.audit(), await node.rows("updated_at")
+        return await node.audit(), await node.rows("updated_at", "answered_at")
 
 
 async def test_down_and_up_again_keeps_every_row(database_url: str) -> None:
