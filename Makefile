@@ -61,11 +61,14 @@ fmt: $(NODE) ## Format, and mend what can be mended by itself
 	@$(BIN)/ruff format .
 
 ##@ Prove it
-.PHONY: prove prove-road bench-ledger
-prove: prove-road ## Every proof below
+.PHONY: prove prove-road prove-ecash bench-ledger
+prove: prove-road prove-ecash ## Every proof below
 
 prove-road: $(NODE) $(MINT) ## The paid road: kills, races and disconnects against the real mint
 	@$(BIN)/python -m bench.road
+
+prove-ecash: $(NODE) $(MINT) ## Ecash: faults, instant acceptance, a crowd, Lightning, a lost database, interop
+	@$(BIN)/python -m bench.ecash
 
 bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
 	@$(BIN)/python -m bench.ledger

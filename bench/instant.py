@@ -28,6 +28,7 @@ from routstr.flows.context import Context
 from routstr.flows.keys import Terms, create_key
 from routstr.flows.mints import known_mint
 from routstr.flows.redeem import redeem
+from routstr.log import configure
 
 ADDED_MS_MAX: Final = 15.0
 ROUNDS: Final = 40
@@ -38,25 +39,33 @@ WHAT: Final = "a locked token of six proofs, to its durable credit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Milliseconds of each receive."""
+    """Milliseconds of each receive, and those of them in which this process was at work.
+
+    The rest is waiting: for the disk, and on a busy machine for a processor.
+    """
 
     locked_ms: list[float]
+    worked_ms: list[float]
     swapped_ms: list[float]
 
 
 def prove() -> Iterator[Finding]:
     """One finding."""
+    configure("CRITICAL", json=False)
     with stumbled(WHAT) as failed:
         times = uvloop.run(measure())  # the node's own event loop
         locked_ms = statistics.median(times.locked_ms)
+        worked_ms = statistics.median(times.worked_ms)
         swapped_ms = statistics.median(times.swapped_ms)
         yield Finding(
             what=WHAT,
-            found=f"{locked_ms:.1f} ms (a swap at the mint: {swapped_ms:.1f} ms)",
+            found=f"{locked_ms:.1f} ms, {worked_ms:.1f} of them at work"
+            f" (a swap at the mint: {swapped_ms:.1f} ms)",
             must=f"{ADDED_MS_MAX:.0f} ms, with the mint stopped",
             ok=locked_ms <= ADDED_MS_MAX,
             figures={
-                "instant_added_ms": f"{locked_ms:.1f}",
+                "instant_ms": round(locked_ms, 1),
+                "instant_work_ms": f"{worked_ms:.1f}",
                 "instant_p95_ms": f"{_p95(times.locked_ms):.1f}",
                 "swap_added_ms": f"{swapped_ms:.1f}",
             },
@@ -79,19 +88,22 @@ async def measure() -> Times:
 async def _take_turns(ctx: Context, mint: RealMint, wallet: Wallet) -> Times:
     await wallet.mint(4 * AMOUNT_SAT * (ROUNDS + WARM_UP))
     await known_mint(ctx, wallet.mint_url)
-    times = Times(locked_ms=[], swapped_ms=[])
+    times = Times(locked_ms=[], worked_ms=[], swapped_ms=[])
     for turn in range(WARM_UP + ROUNDS):
         locked = await wallet.send(AMOUNT_SAT, lock=ctx.acceptance.current)
         plain = await wallet.send(AMOUNT_SAT)
         mint.pause()
         try:
+            worked_s = time.process_time()
             locked_ms = await _timed(ctx, locked)
+            worked_ms = (time.process_time() - worked_s) * 1000
         finally:
             mint.resume()
         swapped_ms = await _timed(ctx, plain)
         await redeem(ctx)  # between the measurements, not in them
         if turn >= WARM_UP:
             times.locked_ms.append(locked_ms)
+            times.worked_ms.append(worked_ms)
             times.swapped_ms.append(swapped_ms)
     return times
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from routstr.flows.invoice import InvoiceWish, create_invoice, look_at_invoices
+from routstr.flows.invoice import InvoiceWish, create_invoice, invoice_status, look_at_invoices
 from routstr.flows.keys import Terms, create_key
 from routstr.flows.mints import known_mint
 from routstr.flows.reconcile import reconcile
@@ -84,7 +84,7 @@ class Mint:
     key_id: str = ""
     due_msat: int = 0
     credits_before: int = 0
-    has_invoice: bool = False
+    invoice_id: str = field(default="", repr=False)
     looks: int = 0
 
     async def prepare(self, stand: Stand) -> None:
@@ -99,7 +99,7 @@ class Mint:
         await look_at_invoices(stand.ctx)
 
     async def outcome(self, stand: Stand) -> Outcome:
-        if not self.has_invoice:
+        if not self.invoice_id:
             await stand.repeated(lambda: self.ask(stand))
 
         async def is_credited() -> bool:
@@ -113,14 +113,14 @@ class Mint:
 
     async def ask(self, stand: Stand) -> None:
         wish = InvoiceWish(amount_sat=LOCKED_SAT, target=KeyRef(id=self.key_id))
-        await create_invoice(stand.ctx, wish)
-        self.has_invoice = True
+        self.invoice_id = (await create_invoice(stand.ctx, wish)).invoice_id
 
     async def look(self, stand: Stand) -> None:
         self.looks += 1
         if self.looks == LOOKS_MAX and not await stand.rows(MINTING):
             await stand.repeated(lambda: self.ask(stand))
         await look_at_invoices(stand.ctx)
+        await invoice_status(stand.ctx, self.invoice_id)  # the job looks ever more seldom
 
 
 @dataclass(slots=True, kw_only=True)
