@@ -16,7 +16,7 @@ from routstr.config import Settings
 from routstr.flows.audit import audit
 from tests.crash.launcher import VARIABLE
 
-RECOVERY_S = 5.0
+RECOVERY_S = 30.0  # a net, not a promise: what is promised is measured by the proofs
 SECRET = "crash-secret-0123456789-0123456789-0123456789"
 
 
@@ -92,7 +92,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def eventually(
     http: httpx.AsyncClient, method: str, url: str, **options: Any
 ) -> httpx.Response:
-    """The answer to a request, repeated while it says that a repeat helps; within 5 s."""
+    """The answer to a request, repeated while it says that a repeat helps."""
     async with asyncio.timeout(RECOVERY_S):
         while True:
             answer = await http.request(method, url, **options)

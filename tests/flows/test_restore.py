@@ -91,7 +91,7 @@ async def test_the_real_mint_gives_every_coin_back(
     free = start_mint()
     clock = MovableClock()
     urls = (dear.url, free.url)
-    async with open_context(database_url, urls, clock) as (ctx, _):
+    async with open_context(database_url, urls, clock, float_coins=1) as (ctx, _):
         for mint, unit in ((dear, "sat"), (dear, "msat"), (free, "sat")):
             customer = await open_wallet(mint, unit=unit)
             await customer.mint(5_000)
