@@ -105,4 +105,5 @@ def by_turns(flow: type[Flow], endpoint: str) -> list[Case]:
 
 
 if __name__ == "__main__":
-    sys.exit(run({"faults": lambda: prove(*sys.argv[1:])}, ()))
+    parts = {"faults": lambda: prove(*sys.argv[1:])}
+    sys.exit(run(parts, (), last=("lost_msat", "double_credits", "drained_s")))
