@@ -244,9 +244,10 @@ async def recover(ctx: Context, bolt11: str) -> InvoiceView:
 
     Raises what `invoice_status` raises.
     """
-    text = bolt11.strip().lower().removeprefix("lightning:")
-    async with ctx.database.reading() as connection:
-        row = await find_invoice(connection, bolt11=text)
+    text, row = bolt11.strip().lower().removeprefix("lightning:"), None
+    if text.isascii() and text.isalnum():  # PostgreSQL takes no NUL for a text
+        async with ctx.database.reading() as connection:
+            row = await find_invoice(connection, bolt11=text)
     return await _view(ctx, row, shows_topped_up=False)
 
 

@@ -28,6 +28,7 @@ from routstr.web.deps import (
 
 PAGE_MAX: Final = 200
 SATS_MAX: Final = 2_100_000_000_000_000
+TEXT_CHARS_MAX: Final = 4_200  # an invoice, `lightning:` in front
 # What a token was redeemed by somebody, or a payment arrived, is called at each source.
 COLLECTED: Final = {
     "cashu": frozenset({"credited", "claimed"}),
@@ -69,9 +70,9 @@ class RefundBody(_Given):
     """How much to take out, from which mint, and where to; else everything, as ecash."""
 
     amount_sats: int | None = Field(default=None, gt=0, le=SATS_MAX)
-    mint_url: str | None = None
-    lightning_address: str | None = None
-    invoice: str | None = None
+    mint_url: str | None = Field(default=None, max_length=TEXT_CHARS_MAX)
+    lightning_address: str | None = Field(default=None, max_length=TEXT_CHARS_MAX)
+    invoice: str | None = Field(default=None, max_length=TEXT_CHARS_MAX)
 
     @property
     def is_payment(self) -> bool:

@@ -216,6 +216,11 @@ async def test_a_mint_that_is_down_is_skipped(database_url: str, mint: FakeMint)
             await invoice(till)
 
 
+async def test_a_text_that_no_database_takes_is_a_miss(till: Till) -> None:
+    with pytest.raises(InvoiceNotFound):
+        await recover(till.ctx, "lnbc\0")
+
+
 @ON_SQLITE
 async def test_misses_are_rationed(till: Till) -> None:
     for _ in range(60):

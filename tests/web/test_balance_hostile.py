@@ -324,3 +324,32 @@ async def test_no_mutation_of_a_token_makes_a_500_or_money(desk: Desk) -> None:
     await asyncio.to_thread(fuzz)
     assert (await desk.create(1)).key
     assert set(desk.mint.state_of(ys_of(good)).values()) == {"UNSPENT"}
+
+
+# ── Lightning ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        ("/refund", b'{"invoice":"\\ud800"}', 400),
+        ("/refund", b'{"lightning_address":"\\ud800@pay.example"}', 400),
+        ("/refund", b'{"mint_url":"\\ud800"}', 400),
+        ("/refund", b'{"invoice":"\\u0000"}', 400),
+        ("/refund/quote", b'{"lightning_address":"alice@127.0.0.1"}', 400),
+        ("/refund", b'{"amount_sats":0}', 400),
+        ("/refund", b'{"amount_sats":-1}', 400),
+        ("/refund", b'{"amount_sats":true}', 400),
+        ("/refund", b'{"amount_sats":9223372036854775808}', 400),
+        ("/lightning/invoice", b'{"amount_sats":1e3}', 400),
+        ("/lightning/invoice", b'{"amount_sats":5,"purpose":"topup","api_key":"\\ud800"}', 400),
+        ("/lightning/recover", b'{"bolt11":"\\u0000"}', 404),
+        ("/lightning/recover", b'{"bolt11":"\\ud800"}', 400),
+    ],
+)
+async def test_bodies_that_pay_nobody(desk: Desk, path: str, content: bytes, status: int) -> None:
+    customer = await desk.create()
+    headers = {**customer.headers, "content-type": "application/json"}
+    answer = await desk.http.post(f"/v1/balance{path}", content=content, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert_envelope(answer)
