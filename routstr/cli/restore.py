@@ -16,7 +16,7 @@ from routstr.cli.shared import acting, check_free, quiet_settings
 from routstr.config import Settings, check_mints
 from routstr.ecash.secret import check_mnemonic
 from routstr.errors import ConfigError, RoutstrError
-from routstr.flows.restore import Restored, restore_mint
+from routstr.flows.restore import BATCH, EMPTY_BATCHES, Restored, restore_mint
 from routstr.ledger.restores import adopt_mnemonic, finish_restore
 
 Mints = Annotated[
@@ -25,13 +25,22 @@ Mints = Annotated[
 AcceptanceKey = Annotated[
     int, typer.Option(help="As `routstr wallet seed` told, if this is not the first restore.")
 ]
+Gap = Annotated[
+    int,
+    typer.Option(
+        min=BATCH, help="So many outputs in a row that no mint signed end the search at a keyset."
+    ),
+]
 
 
-def command(mint: Mints = None, acceptance_key: AcceptanceKey = 1) -> None:
+def command(
+    mint: Mints = None, acceptance_key: AcceptanceKey = 1, gap: Gap = EMPTY_BATCHES * BATCH
+) -> None:
     """Get the coins of a lost database back, with its twelve words, into an empty one.
 
     The words are asked for, or read from standard input. What is found is nobody's balance: users'
-    balances are in the database alone. If it is interrupted, run it again.
+    balances are in the database alone. If it is interrupted, run it again; if it found too little,
+    with a larger gap, before a node is started here.
     """
     settings = quiet_settings()
     check_free(settings)
@@ -41,7 +50,7 @@ def command(mint: Mints = None, acceptance_key: AcceptanceKey = 1) -> None:
     words = " ".join(_words().split()).lower()
     if not check_mnemonic(words):
         raise ConfigError("wallet restore: these are no words of a seed; check spelling and order")
-    restored, failed = asyncio.run(_restore(settings, words, acceptance_key))
+    restored, failed = asyncio.run(_restore(settings, words, acceptance_key, gap // BATCH))
     _print(restored)
     for url, reason in failed:
         typer.echo(f"routstr: {url}: {reason}", err=True)
@@ -57,7 +66,7 @@ def _words() -> str:
 
 
 async def _restore(
-    settings: Settings, words: str, acceptance_key: int
+    settings: Settings, words: str, acceptance_key: int, empty_batches: int
 ) -> tuple[list[Restored], list[tuple[str, str]]]:
     """What was found, and (mint, reason) of those that could not be asked."""
     async with AsyncExitStack() as stack:
@@ -70,7 +79,7 @@ async def _restore(
     async with acting(settings, is_restoring=True) as ctx:
         for url in ctx.facts.mints:
             try:
-                restored += await restore_mint(ctx, url)
+                restored += await restore_mint(ctx, url, empty_batches=empty_batches)
             except RoutstrError as error:
                 failed.append((url, error.message))
         if not failed:

@@ -1,7 +1,9 @@
 """Finding the node's coins again with the seed and the mints alone (NUT-09, NUT-13; ecash, 4 E).
 
 Each keyset, active or not, is scanned from a counter on, a hundred at a time, until three batches
-in a row were never signed. That finds coins, not what users own: it belongs to nobody's balance.
+in a row were never signed, as NUT-13 has it. Each token that a mint refused left unsigned outputs,
+and anybody can bring those, so a longer gap can be asked for. That finds coins, not what users own:
+it belongs to nobody's balance.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -57,16 +59,19 @@ class Restored:
     next_counter: int
 
 
-async def restore_mint(ctx: Context, mint_url: str) -> tuple[Restored, ...]:
+async def restore_mint(
+    ctx: Context, mint_url: str, *, empty_batches: int = EMPTY_BATCHES
+) -> tuple[Restored, ...]:
     """Scan every sat and msat keyset of a mint from 0 on, and keep what is unspent.
 
+    A repeat with more `empty_batches` finds what lies behind a longer row of unsigned outputs.
     Raises RestoreRefused, MintUnreachable, and UntrustedMint for answers that break the protocol.
     What was stored before that stays, and a repeat goes on.
     """
     mint = await known_mint(ctx, mint_url, since_s=ctx.monotonic_s())
     restored: list[Restored] = []
     for keyset in mint.keysets:
-        found = await scan(ctx, mint_url, keyset, first_counter=0)
+        found = await scan(ctx, mint_url, keyset, first_counter=0, empty_batches=empty_batches)
         ctx.failpoint("restore.scanned")
         restored.append(await _store(ctx, mint.id, mint_url, keyset, found))
         ctx.failpoint("restore.stored")
@@ -74,7 +79,12 @@ async def restore_mint(ctx: Context, mint_url: str) -> tuple[Restored, ...]:
 
 
 async def scan(
-    ctx: Context, mint_url: str, keyset: Keyset, *, first_counter: int
+    ctx: Context,
+    mint_url: str,
+    keyset: Keyset,
+    *,
+    first_counter: int,
+    empty_batches: int = EMPTY_BATCHES,
 ) -> tuple[Found, ...]:
     """Every coin of the keyset that the mint signed for this seed, spent ones too.
 
@@ -82,7 +92,7 @@ async def scan(
     """
     found: list[Found] = []
     counter, empty = first_counter, 0
-    while empty < EMPTY_BATCHES:
+    while empty < empty_batches:
         outputs = make_outputs(ctx.wallet.seed, keyset.id, counter, [BLANK] * BATCH)
         signatures = await _signatures(ctx, mint_url, outputs)
         signed = [output for output in outputs if output.b_ in signatures]

@@ -219,6 +219,9 @@ async def test_three_empty_batches_are_the_end(
     async with life_after(new_database(), mint.url) as ctx:
         [found] = await restore_mint(ctx, mint.url)
         assert (found.coins, found.next_counter) == (coins_found, 402 if coins_found == 6 else 3)
+        [found] = await restore_mint(ctx, mint.url, empty_batches=4)
+        assert found.coins == 6, "a longer gap was asked for"
+        assert len(await coins(ctx, "unspent")) == 6
 
 
 @ON_SQLITE
