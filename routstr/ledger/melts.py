@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 
 from routstr.core.money import msat_from_unit, unit_from_msat
 from routstr.ecash.outputs import BLANK, Output, blinded_messages_json
 from routstr.ecash.proof import Proof
 from routstr.ecash.selection import choose_cover
-from routstr.errors import MintShort, RequestsInFlight
+from routstr.errors import InvalidInvoice, MintShort, RequestsInFlight
 from routstr.ledger.book import Account, KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.holds import insufficient
 from routstr.ledger.issued import (
+    WITHDRAWAL,
     Debit,
     WithdrawalView,
     Withdrawing,
@@ -45,6 +46,7 @@ from routstr.ledger.sagas import (
     store_proofs,
 )
 
+LOCK: Final = text("SELECT pg_advisory_xact_lock(7235411, hashtext(:name))")
 MELT_INPUTS_MAX: Final = 500
 """A stock mint takes 1000 proofs in a request, and tells the states of as many."""
 
@@ -69,8 +71,8 @@ class BeginMelt(RowCommand[Withdrawing]):
     """Debit a key for an invoice, its fee reserve and the mint's fee, and prepare the melt.
 
     Refuses with InvalidApiKey, InsufficientBalance, RequestsInFlight (emptying while holds exist),
-    IdempotencyMismatch, MintShort. The same idempotency key, or an invoice this key is paying or
-    has paid, yields the withdrawal there is.
+    IdempotencyMismatch, MintShort, InvalidInvoice (another key's payment). The same idempotency
+    key, or an invoice this key is paying or has paid, yields the withdrawal there is.
     """
 
     withdrawal_id: str
@@ -100,6 +102,7 @@ class BeginMelt(RowCommand[Withdrawing]):
         )
         if existing is not None:
             return existing
+        await self._check_unpaid(transaction, account)
         if self.empties and account.reserved_msat:
             raise RequestsInFlight
         drawn = await self._draw(transaction, account)
@@ -107,6 +110,22 @@ class BeginMelt(RowCommand[Withdrawing]):
         operation = await self._prepare(transaction, drawn)
         view = await view_withdrawal(transaction, self.withdrawal_id, account)
         return Withdrawing(withdrawal=view, operation=operation)
+
+    async def _check_unpaid(self, transaction: Transaction, account: Account) -> None:
+        """Raises InvalidInvoice for an invoice that another key is paying or has paid.
+
+        Its mint would refuse it, but another mint might pay it a second time.
+        """
+        payment_hash = self.terms.payment_hash
+        if transaction.dialect == "postgresql":  # SQLite has one writer
+            await transaction.connection.execute(LOCK, {"name": payment_hash})
+        paid = select(WITHDRAWAL.c.id).where(
+            WITHDRAWAL.c.payment_hash == payment_hash,
+            WITHDRAWAL.c.api_key_id != account.id,
+            WITHDRAWAL.c.status.in_(("pending", "completed")),
+        )
+        if await transaction.connection.scalar(paid.limit(1)) is not None:
+            raise InvalidInvoice("The invoice is paid, or being paid.", param="invoice")
 
     async def _draw(self, transaction: Transaction, account: Account) -> Drawn:
         """Coins that cover the invoice, its reserve and their own fee, if the key can pay that."""

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from routstr.ecash.amounts import FloatGoal, split
 from routstr.ecash.keyset import fee
+from routstr.errors import InvalidInvoice
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand
@@ -267,4 +269,17 @@ async def test_done_once(node: Node, scene: Scene) -> None:
     third = await submit(command)
     assert await node.rows("updated_at") == rows
     assert first == second == third or scene in TOLD_APART
+    await node.assert_sound()
+
+
+async def test_an_invoice_that_another_key_pays_is_not_paid_again(node: Node) -> None:
+    key = await funded(node)
+    other = await node.open_key("other")
+    await node.fund(other, [64], salt="other")
+    melt = await melting.sent(node, "m", key)
+    again = replace(melting.begin(node, "m", other), withdrawal_id="n", owner="lease-n")
+    with pytest.raises(InvalidInvoice):
+        await node.ledger.submit(again)
+    await node.ledger.submit(melting.fail(melt, key))
+    assert (await node.ledger.submit(again)).operation is not None
     await node.assert_sound()
