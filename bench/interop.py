@@ -12,7 +12,7 @@ from demo.process import ROOT
 WHAT: Final = "ecash to and from cashu-ts"
 TIMEOUT_S: Final = 600
 TOLD_CHARS_MAX: Final = 600
-SUMMARY: Final = re.compile(r"\d+ (?:passed|failed)[^\n]*")
+SUMMARY: Final = re.compile(r"\d+ (?:passed|failed)[^\n=]*")
 
 
 def prove() -> Iterator[Finding]:
