@@ -96,6 +96,13 @@ async def create_key(
         token,
         Intent(new_key=key, idempotency_key=scoped_key, fingerprint=fingerprint),
     )
+    if received.is_first and received.api_key_id == key.id:
+        return Created(
+            api_key=key.text,
+            key_id=key.id,
+            available_msat=received.available_msat,
+            is_replay=False,
+        )
     async with ctx.database.reading() as connection:
         known = await find_deposit(connection, token.ys())
     assert known is not None
