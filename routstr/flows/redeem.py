@@ -65,10 +65,10 @@ async def redeem_at(ctx: Context, mint_url: str) -> Redeemed:
     redeemed = Redeemed()
     try:
         mint = await known_mint(ctx, mint_url)
-        while locked := await _locked(ctx, mint_url):
-            batch = await _redeem_all(ctx, mint, locked)
+        while page := await _locked(ctx, mint_url):
+            batch = await _redeem_all(ctx, mint, _whole_deposits(page))
             redeemed += batch
-            if batch == Redeemed() or len(locked) < ASKED_MAX:
+            if batch == Redeemed() or len(page) < ASKED_MAX:
                 break
     except RoutstrError as error:
         await _warn(ctx, mint_url, error)
@@ -91,6 +91,13 @@ async def redeem_now(ctx: Context, mint_url: str) -> Redeemed:
 async def _locked(ctx: Context, mint_url: str) -> list[LockedProof]:
     async with ctx.database.reading() as connection:
         return await locked_proofs(connection, mint_url, limit=ASKED_MAX)
+
+
+def _whole_deposits(page: Sequence[LockedProof]) -> Sequence[LockedProof]:
+    """The page without the deposit that its end may have cut: that one is the next page's."""
+    if len(page) < ASKED_MAX:
+        return page
+    return [proof for proof in page if proof.deposit_id != page[-1].deposit_id] or page
 
 
 async def _redeem_all(ctx: Context, mint: MintRow, locked: Sequence[LockedProof]) -> Redeemed:

@@ -8,8 +8,9 @@ import pytest
 
 from routstr.ecash.amounts import split
 from routstr.flows.mints import known_mint
-from routstr.flows.redeem import redeem
+from routstr.flows.redeem import ASKED_MAX, _batches, _whole_deposits, redeem
 from routstr.ledger.book import KeyRef
+from routstr.ledger.reads_ecash import LockedProof
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.mint_ledger import JsonObject
 from tests.harness.till import ON_SQLITE, Till, open_till, ys_of
@@ -184,6 +185,43 @@ async def test_keys_rotated_meanwhile_cost_a_round(met: Till) -> None:
     await redeem(met.ctx)
     assert await states(met) == {"spent": 21}
     assert await met.held() == met.mint.unspent_total() == 21
+
+
+def waiting(*sizes: int) -> list[LockedProof]:
+    """Deposits of so many proofs each, one after the other."""
+    return [
+        LockedProof(
+            y=f"{number}/{index}",
+            deposit_id=str(number),
+            keyset_id="00",
+            unit="sat",
+            amount=1,
+            locktime=None,
+        )
+        for number, size in enumerate(sizes)
+        for index in range(size)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ((), []),
+        ((100,), [100]),
+        ((60, 60), [60, 60]),
+        ((30, 30, 40, 1), [100, 1]),
+        ((7,) * 15, [98, 7]),
+    ],
+)
+def test_no_deposit_is_cut_between_two_batches(sizes: tuple[int, ...], batches: list[int]) -> None:
+    """Each paid its own redemption fee, rounded up: one cut in two would cost more than that."""
+    assert [len(batch) for batch in _batches(waiting(*sizes))] == batches
+
+
+def test_the_deposit_that_a_page_cuts_waits_for_the_next() -> None:
+    assert len(_whole_deposits(waiting(3, 2))) == 5
+    assert len(_whole_deposits(waiting(*[7] * 71, 3))) == 497
+    assert len(_whole_deposits(waiting(ASKED_MAX))) == ASKED_MAX
 
 
 # ── a mint that goes back on its word ─────────────────────────────────────────────────────────
