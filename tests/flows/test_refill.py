@@ -108,6 +108,19 @@ async def test_a_fee_is_paid_from_the_surplus_or_not_at_all(database_url: str) -
         assert await till.balance(key) == balance
 
 
+@ON_SQLITE
+async def test_a_fee_may_count_on_locked_ecash(database_url: str) -> None:
+    """It stands against the balance credited for it; without it a crowd would get no change."""
+    async with FakeMint(fee_ppk=100) as mint, open_till(database_url, mint) as till:
+        await earn(till, 600)
+        key = await without_ones(till)
+        await till.create(mint.issue(900, lock_to=till.ctx.acceptance.current))
+        assert await till.value("SELECT sum(amount) FROM proof WHERE state = 'locked'") == 900
+        assert await swapped(till) == 1
+        assert (await coins(till))[1] > 0
+        assert await till.balance(key) > 0
+
+
 async def test_withdrawals_at_the_same_time_never_get_the_same_coin(till: Till) -> None:
     key = await without_ones(till, 4_000)
     gate = Gate()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from routstr.flows.reconcile import reconcile
 from tests.fakes.mint import FakeMint, Trouble
@@ -54,6 +55,30 @@ async def test_without_the_coins_the_mint_makes_the_change(kiosk: Kiosk) -> None
     assert worth(answer.headers["x-cashu"]) == 1
     assert swaps(kiosk) == 3
     await kiosk.assert_claimable(answer, token, 1)
+
+
+async def test_a_crowd_gets_its_change_from_one_refill(kiosk: Kiosk) -> None:
+    """Not from a swap each, which would use up what its mint allows in a minute."""
+    given = {"initial_balance_token": kiosk.mint.issue(200)}
+    created = await kiosk.http.post("/v1/balance/create", json=given)
+    bearer = {"authorization": f"Bearer {created.json()['api_key']}"}
+    while (await ones(kiosk)) > 0:
+        taken = await kiosk.http.post("/v1/balance/refund", headers=bearer, json={"amount_sats": 1})
+        assert taken.json()["status"] == "completed"
+    lock = kiosk.ctx.acceptance.current
+    tokens = [kiosk.mint.issue(2, lock_to=lock) for _ in range(5)]
+    answers = await asyncio.gather(*(kiosk.buy(token) for token in tokens))
+    assert [worth(answer.headers["x-cashu"]) for answer in answers] == [1] * 5
+    assert await count(kiosk, "mint_operation WHERE withdrawal_id IS NOT NULL") == 0
+
+
+async def ones(kiosk: Kiosk) -> int:
+    return await count(kiosk, "proof WHERE state = 'unspent' AND amount = 1")
+
+
+async def count(kiosk: Kiosk, what: str) -> int:
+    async with kiosk.ctx.database.reading() as connection:
+        return int(await connection.scalar(text(f"SELECT count(*) FROM {what}")))
 
 
 @ON_SQLITE
