@@ -43,6 +43,7 @@ from routstr.ledger.sagas import (
     Plan,
     move_operation,
     prepare,
+    spend_inputs,
     store_proofs,
 )
 
@@ -227,11 +228,7 @@ class FinishMelt(RowCommand[WithdrawalView]):
         await move_operation(
             transaction, operation.id, OperationState.DONE, owner=operation.lease_owner
         )
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.operation_id == operation.id, PROOF.c.state == "reserved")
-            .values(state="spent")
-        )
+        await spend_inputs(transaction, operation.id)
         await self._store_change(transaction)
         kept = operation.input_amount - sum(proof.amount for proof in self.change)
         true_fee = kept - unit_from_msat(view.amount_msat, view.unit)

@@ -27,9 +27,9 @@ from routstr.ledger.sagas import (
     Operation,
     OperationState,
     Plan,
-    load_operation,
     move_operation,
     prepare,
+    prepared_by,
     store_proofs,
 )
 
@@ -95,14 +95,9 @@ class BeginReclaim(RowCommand[Operation]):
 
     async def run(self, transaction: Transaction) -> Operation:
         """The operation; the token is its holder's until the mint has signed."""
-        made = await transaction.connection.scalar(
-            select(OPERATION.c.id).where(
-                OPERATION.c.lease_owner == self.owner,
-                OPERATION.c.state == OperationState.PREPARED,
-            )
-        )
+        made = await prepared_by(transaction, self.owner)
         if made is not None:
-            return await load_operation(transaction.connection, transaction.wallet, made)
+            return made
         if await _open_reclaim(transaction, self.withdrawal_id) is not None:
             raise MintShort("This token is being taken back already.")
         issued = await open_issued(transaction, self.withdrawal_id, self.ys)

@@ -301,6 +301,27 @@ class MarkSent(RowCommand[None]):
         await move_operation(transaction, self.operation_id, OperationState.SENT)
 
 
+async def prepared_by(transaction: Transaction, owner: str) -> Operation | None:
+    """What a command with that lease prepared when it ran before, its COMMIT's answer lost."""
+    made = await transaction.connection.scalar(
+        select(OPERATION.c.id).where(
+            OPERATION.c.lease_owner == owner, OPERATION.c.state == OperationState.PREPARED
+        )
+    )
+    if made is None:
+        return None
+    return await load_operation(transaction.connection, transaction.wallet, made)
+
+
+async def spend_inputs(transaction: Transaction, operation_id: str) -> None:
+    """The mint has taken the coins that were reserved for it: reserved → spent."""
+    await transaction.connection.execute(
+        update(PROOF)
+        .where(PROOF.c.operation_id == operation_id, PROOF.c.state == "reserved")
+        .values(state="spent")
+    )
+
+
 async def store_proofs(
     transaction: Transaction,
     operation: Operation,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from routstr.core.money import msat_from_unit
 from routstr.ecash.proof import Proof
@@ -18,14 +18,14 @@ from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.profit import surplus_msat
 from routstr.ledger.purse import draw_these, give_back
 from routstr.ledger.sagas import (
-    OPERATION,
     PROOF,
     Operation,
     OperationState,
     Plan,
-    load_operation,
     move_operation,
     prepare,
+    prepared_by,
+    spend_inputs,
     store_proofs,
 )
 
@@ -60,14 +60,9 @@ class BeginSwap(RowCommand[Operation]):
 
     async def run(self, transaction: Transaction) -> Operation:
         """unspent or locked → reserved, and the operation."""
-        made = await transaction.connection.scalar(
-            select(OPERATION.c.id).where(
-                OPERATION.c.lease_owner == self.owner,
-                OPERATION.c.state == OperationState.PREPARED,
-            )
-        )
+        made = await prepared_by(transaction, self.owner)
         if made is not None:
-            return await load_operation(transaction.connection, transaction.wallet, made)
+            return made
         spare_msat = None if self.must else await surplus_msat(transaction, for_fee=True)
         drawn = await draw_these(transaction, self.ys, state=FROM_STATE[self.kind])
         if sum(self.output_amounts) != drawn.amount - drawn.fee_amount:
@@ -118,14 +113,9 @@ class BeginReceive(RowCommand[Operation]):
 
     async def run(self, transaction: Transaction) -> Operation:
         """The operation; its inputs are not ours yet."""
-        made = await transaction.connection.scalar(
-            select(OPERATION.c.id).where(
-                OPERATION.c.lease_owner == self.owner,
-                OPERATION.c.state == OperationState.PREPARED,
-            )
-        )
+        made = await prepared_by(transaction, self.owner)
         if made is not None:
-            return await load_operation(transaction.connection, transaction.wallet, made)
+            return made
         return await prepare(
             transaction,
             Plan(
@@ -155,11 +145,7 @@ class EndSwap(RowCommand[bool]):
         """sent → done."""
         if not await move_operation(transaction, self.operation.id, OperationState.DONE):
             return False
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
-            .values(state="spent")
-        )
+        await spend_inputs(transaction, self.operation.id)
         await store_proofs(transaction, self.operation, self.proofs, self.ys, withdrawal_id=None)
         return True
 

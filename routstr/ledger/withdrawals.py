@@ -47,6 +47,7 @@ from routstr.ledger.sagas import (
     Plan,
     move_operation,
     prepare,
+    spend_inputs,
     store_proofs,
 )
 
@@ -233,11 +234,7 @@ class IssueWithdrawal(RowCommand[WithdrawalView]):
         if view.status != "pending":
             return view
         await move_operation(transaction, self.operation.id, OperationState.DONE)
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.operation_id == self.operation.id, PROOF.c.state == "reserved")
-            .values(state="spent")
-        )
+        await spend_inputs(transaction, self.operation.id)
         await store_proofs(
             transaction, self.operation, self.proofs, self.ys, withdrawal_id=withdrawal_id
         )
