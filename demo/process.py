@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -138,7 +139,7 @@ class ServerProcess:
         return self.log[-LOG_TAIL_CHARACTERS:]
 
 
-class Server:
+class Server(ABC):
     """A server that keeps its address over restarts. Subclasses say what runs and when it is up."""
 
     ready_path: str = "/"
@@ -151,13 +152,13 @@ class Server:
         self.port = 0
         self._process: ServerProcess | None = None
 
+    @abstractmethod
     def argv(self) -> Sequence[str]:
         """The command; `self.port` is chosen by then."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self) -> Mapping[str, str]:
         """The whole environment, nothing inherited; `self.port` is chosen by then."""
-        raise NotImplementedError
 
     @property
     def url(self) -> str:

@@ -8,6 +8,7 @@ COMMIT's answer is lost the batch runs again, and a repeat returns the first res
 A refusal is an exception raised before anything in the book changed; it never sinks the batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -75,24 +76,24 @@ class Lockable:
         return False
 
 
-class Command(Lockable, Generic[ResultT_co]):
+class Command(Lockable, ABC, Generic[ResultT_co]):
     """A pure command."""
 
     __slots__ = ()
 
+    @abstractmethod
     def apply(self, book: Book) -> ResultT_co:
         """Decide and change the book, or raise a RoutstrError with the book untouched."""
-        raise NotImplementedError
 
 
-class RowCommand(Lockable, Generic[ResultT_co]):
+class RowCommand(Lockable, ABC, Generic[ResultT_co]):
     """A command with rows of its own."""
 
     __slots__ = ()
 
+    @abstractmethod
     async def run(self, transaction: Transaction) -> ResultT_co:
         """Do it all, or raise: then its savepoint and the book go back to where they were."""
-        raise NotImplementedError
 
 
 class LostRace(Exception):

@@ -1,5 +1,6 @@
 """The rules of T-1 for locked ecash: taken at once up to a cap, redeemed or not, and lost."""
 
+from abc import abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -39,17 +40,17 @@ class LockRules:
     redemptions = Bundle("redemptions")
     node: Node
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def run(self, work: Coroutine[Any, Any, T]) -> T: ...
 
-    def submit(self, command: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def submit(self, command: Any) -> Any: ...
 
-    def next_id(self, prefix: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def next_id(self, prefix: str) -> str: ...
 
-    def purse(self, key: KeyRef) -> Purse:
-        raise NotImplementedError
+    @abstractmethod
+    def purse(self, key: KeyRef) -> Purse: ...
 
     @rule(key=keys, amount=st.integers(2, 120))
     def accept(self, key: KeyRef, amount: int) -> None:
