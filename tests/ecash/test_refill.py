@@ -101,7 +101,8 @@ def test_a_payment_fills_the_float_and_makes_every_smaller_amount(
 ) -> None:
     coins = split_for_float(amount, POWERS, lacking)
     assert sum(coins) == amount
-    assert len(coins) <= len(split_for_float(amount, POWERS)) + FILL_MAX
+    rest_max = amount.bit_length()
+    assert len(coins) <= len(split_for_float(amount, POWERS)) + FILL_MAX + rest_max
     reach = 0
     for coin in coins:
         assert coin <= reach + 1
