@@ -23,11 +23,13 @@ from routstr.core.bolt11 import BadInvoice, Invoice, decode_invoice
 from routstr.core.money import msat_from_unit
 from routstr.ecash.bdhke import public_key
 from routstr.ecash.node_keys import quote_key
-from routstr.errors import MintRateLimited, Overloaded, RoutstrError
-from routstr.errors_lightning import (
+from routstr.errors import (
     InvoiceNotFound,
     LightningMintRateLimited,
     LightningMintUnreachable,
+    MintRateLimited,
+    Overloaded,
+    RoutstrError,
 )
 from routstr.flows.context import Context
 from routstr.flows.deposit import new_key

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from routstr.core.money import msat_from_unit, unit_from_msat
-from routstr.errors import InsufficientBalance, MintShort, MintUnreachable
-from routstr.errors_wallet import ProfitTooSmall
+from routstr.errors import InsufficientBalance, MintShort, MintUnreachable, ProfitTooSmall
 from routstr.flows.context import Context
 from routstr.flows.mints import active_keyset, allowed_mint, known_mint
 from routstr.flows.operate import check_not_paused

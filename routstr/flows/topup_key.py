@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from routstr.errors import InvalidApiKey, KeyExpired
-from routstr.errors_lightning import (
+from routstr.errors import (
+    InvalidApiKey,
+    KeyExpired,
     TopupApiKeyNotFound,
     TopupAuthorizationRequired,
     TopupInvalidApiKeyFormat,

@@ -15,8 +15,7 @@ from typing import Final
 
 from sqlalchemy import select, text
 
-from routstr.errors import InvalidParameter
-from routstr.errors_wallet import ProfitTooSmall
+from routstr.errors import InvalidParameter, ProfitTooSmall
 from routstr.ledger.accounts import OWNER_KEY_ID, NewKey, open_account
 from routstr.ledger.audit_ecash import OPEN, msat
 from routstr.ledger.book import KeyRef

@@ -19,8 +19,7 @@ from sqlalchemy import func, insert, select, text, update
 
 from routstr.ecash.outputs import Output, blinded_messages_json
 from routstr.ecash.proof import Proof
-from routstr.errors import ConfigError
-from routstr.errors_wallet import RestoreRefused
+from routstr.errors import ConfigError, RestoreRefused
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import Database, ReadConnection

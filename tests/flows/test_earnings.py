@@ -13,9 +13,9 @@ from demo.mint import RealMint
 from routstr.errors import (
     InvalidInvoice,
     InvalidLightningAddress,
+    ProfitTooSmall,
     RefundPending,
 )
-from routstr.errors_wallet import ProfitTooSmall
 from routstr.flows.bring import bring
 from routstr.flows.earnings import pay_out, pay_profit
 from routstr.flows.keys import Terms, create_key

@@ -8,11 +8,12 @@ from sqlalchemy import text
 
 from routstr.ecash.bdhke import public_key
 from routstr.ecash.node_keys import quote_key
-from routstr.errors import Overloaded, RateLimited
-from routstr.errors_lightning import (
+from routstr.errors import (
     InvoiceNotFound,
     LightningMintRateLimited,
     LightningMintUnreachable,
+    Overloaded,
+    RateLimited,
 )
 from routstr.flows.expire import prune
 from routstr.flows.invoice import look_at_invoices, recover

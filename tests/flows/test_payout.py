@@ -8,11 +8,11 @@ from routstr.errors import (
     MintShort,
     MintUnreachable,
     Paused,
+    ProfitTooSmall,
     TokenAlreadySpent,
     TokenRedemptionFailed,
     UntrustedMint,
 )
-from routstr.errors_wallet import ProfitTooSmall
 from routstr.flows.bring import bring
 from routstr.flows.operate import AUDIT_JOB, finish_job, take_job
 from routstr.flows.payout import profit_msat, send_all_profit, send_profit

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from routstr.errors import MintUnreachable
-from routstr.errors_wallet import RestoreRefused
+from routstr.errors import MintUnreachable, RestoreRefused
 from routstr.flows.audit import audit
 from routstr.flows.bring import bring
 from routstr.flows.context import Context

@@ -12,8 +12,7 @@ from sqlalchemy import text
 
 from routstr.ecash.amounts import split
 from routstr.ecash.keyset import fee
-from routstr.errors import InvalidApiKey, InvalidParameter, MintShort, RoutstrError
-from routstr.errors_wallet import ProfitTooSmall
+from routstr.errors import InvalidApiKey, InvalidParameter, MintShort, ProfitTooSmall, RoutstrError
 from routstr.ledger.accounts import OWNER_KEY_ID, Transfer
 from routstr.ledger.audit_ecash import BACKING
 from routstr.ledger.book import KeyRef

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from routstr.ecash.secret import new_mnemonic
-from routstr.errors import ConfigError
-from routstr.errors_wallet import RestoreRefused
+from routstr.errors import ConfigError, RestoreRefused
 from routstr.ledger.catalog import TakeJob
 from routstr.ledger.restores import (
     adopt_mnemonic,

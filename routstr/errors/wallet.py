@@ -1,6 +1,6 @@
-"""The branch of the error tree that is the operator's: profit and the wallet; else as `errors`."""
+"""What the operator may not do with profit and wallet."""
 
-from routstr.errors import InvalidRequest
+from routstr.errors.request import InvalidRequest
 
 
 class ProfitTooSmall(InvalidRequest):

@@ -1,12 +1,8 @@
-"""The branch of the error tree that is about invoices (contract, section 5); else as `errors`."""
+"""What is wrong with an invoice, or with who asks for it (contract, section 5)."""
 
-from routstr.errors import (
-    InvalidRequest,
-    MintRateLimited,
-    MintUnreachable,
-    NotFound,
-    RoutstrError,
-)
+from routstr.errors.base import RoutstrError
+from routstr.errors.ecash import MintRateLimited, MintUnreachable
+from routstr.errors.request import InvalidRequest, NotFound
 
 
 class TopupAuthorizationRequired(RoutstrError):
