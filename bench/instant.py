@@ -22,7 +22,8 @@ from bench.finding import Finding, require, stumbled
 from demo.mint import RealMint
 from demo.servers import MODELS_FILE
 from demo.wallet import Wallet
-from routstr.app import Ids, running
+from routstr.app import running
+from routstr.assembly import Ids
 from routstr.config import Settings
 from routstr.flows.context import Context
 from routstr.flows.keys import Terms, create_key

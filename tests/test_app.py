@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from demo.servers import MODELS_FILE
-from routstr.app import Ids, create_app, open_ledger, running
+from routstr.app import create_app, running
+from routstr.assembly import Ids, open_ledger
 from routstr.config import Settings, check_for_serving
 from routstr.errors import ConfigError
 from routstr.flows.context import Context

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from routstr.app import Ids, WallClock, observing, open_ledger
+from routstr.app import observing
+from routstr.assembly import Ids, WallClock, open_ledger
 from routstr.cli.shared import is_running
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.flows.audit import audit as audit_deeply

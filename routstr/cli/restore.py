@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from routstr.app import Ids, WallClock, open_ledger
+from routstr.assembly import Ids, WallClock, open_ledger
 from routstr.cli.shared import acting, check_free, quiet_settings
 from routstr.config import Settings, check_mints
 from routstr.ecash.secret import check_mnemonic

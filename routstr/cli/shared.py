@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from routstr.app import Ids, assemble, end_requests, open_ledger
+from routstr.app import end_requests
+from routstr.assembly import Ids, assemble, open_ledger
 from routstr.config import Settings, check_mints, load_settings
 from routstr.errors import ConfigError
 from routstr.flows.context import Context

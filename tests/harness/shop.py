@@ -23,18 +23,12 @@ from fastapi import FastAPI
 from routstr.config import Settings
 from routstr.core.pricing import Model, Price
 from routstr.ecash.acceptance import acceptance_keys
-from routstr.flows.context import (
-    Catalog,
-    Context,
-    EarlyLeaves,
-    Limits,
-    MintShelf,
-    Misses,
-    NodeFacts,
-    RunningHolds,
-    TaskOwner,
-)
+from routstr.flows.catalog import Catalog
+from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
+from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.rations import EarlyLeaves, Misses
+from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient

@@ -23,20 +23,13 @@ from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.bdhke import y_of
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
 from routstr.flows.audit import audit
-from routstr.flows.context import (
-    Catalog,
-    Context,
-    EarlyLeaves,
-    Failpoint,
-    Limits,
-    MintShelf,
-    Misses,
-    NodeFacts,
-    RunningHolds,
-    TaskOwner,
-)
+from routstr.flows.catalog import Catalog
+from routstr.flows.context import Context, Failpoint, MintShelf
 from routstr.flows.keys import Created, Terms, create_key, topup
+from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.resume import resume
+from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.lnurl import LnurlClient

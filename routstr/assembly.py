@@ -1,0 +1,251 @@
+"""Every part of a node, made and connected from its settings; nothing of it runs yet."""
+
+import asyncio
+import secrets
+import time
+from contextlib import AsyncExitStack
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Final
+
+from routstr import __version__
+from routstr.config import Settings, load_models
+from routstr.ecash.acceptance import acceptance_keys
+from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
+from routstr.errors import ConfigError
+from routstr.flows.catalog import Catalog
+from routstr.flows.context import Context, Failpoint, MintShelf
+from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.rations import EarlyLeaves, Misses
+from routstr.flows.tasks import RunningHolds, TaskOwner
+from routstr.gateways.addresses import OutsideHttp
+from routstr.gateways.lnurl import LnurlClient
+from routstr.gateways.mint import MintClient
+from routstr.gateways.mint_limits import LaneLimits
+from routstr.gateways.upstream import UpstreamClient
+from routstr.ledger.commands import Wallet
+from routstr.ledger.engine import (
+    Database,
+    PoolSettings,
+    check_durability,
+    check_reachable,
+    has_schema,
+    lock_directory,
+    open_database,
+    sqlite_directories,
+)
+from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
+from routstr.ledger.filesystem import MOUNTS, network_kind
+from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
+from routstr.ledger.migrate import migrate
+from routstr.ledger.seed import acceptance_index, wallet_mnemonic
+from routstr.ledger.vault import Vault
+from routstr.log import Secret
+
+KEY_FILE: Final = "secret.key"
+API_KEY_BYTES: Final = 32
+MNEMONIC_BYTES: Final = 16
+ID_BYTES: Final = 16
+IDS_PER_BLOCK: Final = 64
+MISSES_MAX: Final = 60  # of all clients together: an honest one hardly ever misses
+MISSES_WINDOW_S: Final = 60.0
+
+
+class Ids:
+    """Fresh ids: a telling prefix and 128 random bits, drawn in blocks for speed."""
+
+    def __init__(self) -> None:
+        """No block yet."""
+        self._block = b""
+
+    def new(self, kind: str) -> str:
+        """`kind` followed by 32 hex digits."""
+        if not self._block:
+            self._block = secrets.token_bytes(ID_BYTES * IDS_PER_BLOCK)
+        taken, self._block = self._block[:ID_BYTES], self._block[ID_BYTES:]
+        return f"{kind}_{taken.hex()}"
+
+
+class WallClock:
+    """The one real clock."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - this is the one real clock
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that long."""
+        await asyncio.sleep(seconds)  # noqa: TID251 - this is the one real clock
+
+
+async def open_ledger(
+    settings: Settings, ids: Ids, stack: AsyncExitStack, *, may_write: bool = True
+) -> tuple[Database, LedgerExecutor, Wallet]:
+    """The database, its executor (not running yet) and the wallet's keys.
+
+    With `may_write` the directories are locked and the schema migrated first. Raises ConfigError.
+    """
+    database = open_database(settings.database_url, _pool(settings))
+    stack.push_async_callback(database.close)
+    if may_write:
+        _own_directories(settings, stack)
+    elif not await has_schema(database):
+        raise ConfigError("DATABASE_URL: there is no node's database there yet")
+    vault = Vault(master_key(settings, may_write=may_write), random_bytes=secrets.token_bytes)
+    await check_reachable(database)
+    await check_durability(database)
+    if may_write:
+        await migrate(settings.database_url)
+    clock = WallClock()
+    words = await wallet_mnemonic(
+        database,
+        vault,
+        new_mnemonic=lambda: new_mnemonic(secrets.token_bytes(MNEMONIC_BYTES)),
+        now=clock.now(),
+    )
+    wallet = Wallet(seed=seed_from_mnemonic(words), vault=vault, new_id=ids.new)
+    executor = LedgerExecutor(
+        database,
+        wallet=wallet,
+        clock=clock,
+        limits=ExecutorLimits(
+            queue_max=settings.ledger_queue_max,
+            batch_max=settings.ledger_batch_max,
+            held_msat_max=settings.exposure_msat_max,
+        ),
+    )
+    return database, executor, wallet
+
+
+def _own_directories(settings: Settings, stack: AsyncExitStack) -> None:
+    """Make the data directory, and on SQLite lock it and the database's, till the stack ends."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directories = sqlite_directories(settings.database_url, settings.data_dir)
+        mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
+        for directory in directories:
+            kind = network_kind(directory, mounts)
+            if kind is not None:
+                raise ConfigError(f"DATA_DIR: {directory} is on {kind}; SQLite needs a local disk")
+            stack.callback(lock_directory(directory).release)
+    except OSError as error:
+        raise ConfigError(
+            f"DATA_DIR: {settings.data_dir} cannot be used: {error.strerror}"
+        ) from error
+
+
+async def assemble(
+    settings: Settings,
+    ids: Ids,
+    failpoint: Failpoint,
+    stack: AsyncExitStack,
+    *,
+    may_write: bool = True,
+) -> Context:
+    """Every part, made and connected, till the stack ends; the ledger is not running yet."""
+    catalog = Catalog(load_models(settings) if settings.models_file else ())
+    database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
+    clock = WallClock()
+    mints = MintClient(
+        mint_urls=settings.cashu_mints,
+        clock=clock,
+        limits=LaneLimits(
+            calls_max=settings.mint_calls_max,
+            rate_per_minute=settings.mint_calls_per_minute,
+            burst=settings.mint_calls_burst,
+        ),
+        allow_loopback_http=settings.allow_loopback_http,
+        connect_s=settings.mint_connect_timeout_s,
+        total_s=settings.mint_total_timeout_s,
+        answer_bytes_max=settings.mint_answer_bytes_max,
+    )
+    await stack.enter_async_context(mints)
+    upstream_key = settings.upstream_api_key
+    upstream = UpstreamClient(
+        base_url=settings.upstream_base_url,
+        api_key=Secret("" if upstream_key is None else upstream_key.get_secret_value()),
+        allow_loopback_http=settings.allow_loopback_http,
+    )
+    await stack.enter_async_context(upstream)
+    return Context(
+        ledger=ledger,
+        database=database,
+        wallet=wallet,
+        acceptance=acceptance_keys(wallet.seed, await acceptance_index(database)),
+        mints=mints,
+        lnurl=LnurlClient(await stack.enter_async_context(OutsideHttp())),
+        upstream=upstream,
+        catalog=catalog,
+        clock=clock,
+        monotonic_s=clock.monotonic,
+        new_id=ids.new,
+        new_api_key=lambda: f"sk-{secrets.token_hex(API_KEY_BYTES)}",
+        owner=ids.new("node"),
+        limits=_limits(settings),
+        facts=_facts(settings),
+        tasks=TaskOwner(),
+        holds=RunningHolds(),
+        shelf=MintShelf(),
+        early_leaves=EarlyLeaves(
+            events_max=settings.early_leaves_max,
+            window_s=settings.early_leaves_window_s,
+            now_s=clock.monotonic,
+        ),
+        misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
+        failpoint=failpoint,
+    )
+
+
+def master_key(settings: Settings, *, may_write: bool) -> bytes:
+    """The master secret: SECRET_KEY, or a file of the data directory, made on the first start.
+
+    Raises ConfigError for a secret that is too short and for a file that is missing or unsafe.
+    """
+    if settings.secret_key is not None:
+        secret = settings.secret_key.get_secret_value().encode()
+        if len(secret) < KEY_BYTES:
+            raise ConfigError(f"SECRET_KEY: shorter than {KEY_BYTES} characters")
+        return secret
+    path = settings.data_dir / KEY_FILE
+    if may_write and not path.exists():
+        make_key_file(path, random_bytes=secrets.token_bytes)
+    return key_from_file(path)
+
+
+def _pool(settings: Settings) -> PoolSettings:
+    return PoolSettings(
+        size=settings.db_pool_size,
+        overflow=settings.db_pool_overflow,
+        timeout_s=settings.db_pool_timeout_s,
+        recycle_s=settings.db_pool_recycle_s,
+        pre_ping=settings.db_pool_pre_ping,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    """Each limit is the setting of the same name."""
+    names = {each.name for each in fields(Limits)} - {"refund_ttl_s"}
+    return Limits(
+        refund_ttl_s=settings.refund_ttl_seconds,
+        **{name: getattr(settings, name) for name in names},
+    )
+
+
+def _facts(settings: Settings) -> NodeFacts:
+    return NodeFacts(
+        name=settings.name,
+        description=settings.description,
+        version=__version__,
+        npub=settings.npub,
+        http_url=settings.http_url,
+        onion_url=settings.onion_url,
+        mints=settings.cashu_mints,
+        allow_loopback_http=settings.allow_loopback_http,
+        body_bytes_max=settings.body_bytes_max,
+        btc_usd_text=str(settings.btc_usd_price),
+        upstream_name="upstream",
+    )

@@ -1,0 +1,79 @@
+"""The bounds flows keep, and what the node says of itself: both come from the settings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from routstr.ecash.amounts import FloatGoal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds flows keep; the settings of the same names explain them."""
+
+    upstream_connect_timeout_s: float
+    upstream_first_byte_timeout_s: float
+    upstream_idle_timeout_s: float
+    upstream_total_timeout_s: float
+    client_stall_timeout_s: float
+    drain_timeout_s: float
+    keep_alive_after_s: float
+    shutdown_grace_s: float
+    hold_lease_s: float
+    hold_renew_s: float
+    hold_owner_silent_s: float
+    output_slice_tokens: int
+    early_leaves_max: int
+    early_leaves_window_s: float
+    json_depth_max: int
+    answer_bytes_max: int
+    sse_event_bytes_max: int
+    stream_queue_chunks_max: int
+    stream_queue_bytes_max: int
+    token_header_bytes_max: int
+    token_body_bytes_max: int
+    idempotency_key_chars_max: int
+    mint_lease_s: float
+    mint_watch_s: float
+    keyset_refresh_s: float
+    sealed_key_ttl_s: float
+    token_credential_ttl_s: float
+    refund_ttl_s: int
+    operation_wait_s: float
+    melt_timeout_s: float
+    p2pk_lock: str
+    locked_sats_max: int
+    locked_mint_silent_s: float
+    float_coins: int
+    float_coin_max: int
+    change_wait_s: float
+    invoice_ttl_s: int
+    payout_to: str | None
+    payout_floor_sats: int
+    payout_keep_sats: int
+    bodies_bytes_max: int = 512 * 1024 * 1024
+    body_timeout_s: float = 60
+
+    def float_goal(self, denominations: Iterable[int]) -> FloatGoal:
+        """The change float to keep on a keyset of those denominations."""
+        return FloatGoal(
+            denominations=tuple(sorted(denominations)),
+            coins=self.float_coins,
+            coin_max=self.float_coin_max,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the node says of itself (`/`, `/v1/info`)."""
+
+    name: str
+    description: str
+    version: str
+    npub: str | None
+    http_url: str | None
+    onion_url: str | None
+    mints: tuple[str, ...]
+    allow_loopback_http: bool
+    body_bytes_max: int
+    btc_usd_text: str
+    upstream_name: str
