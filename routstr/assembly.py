@@ -23,6 +23,7 @@ from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.upstream import UpstreamClient
+from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import (
     Database,
@@ -147,7 +148,7 @@ async def assemble(
     may_write: bool = True,
 ) -> Context:
     """Every part, made and connected, till the stack ends; the ledger is not running yet."""
-    catalog = Catalog(load_models(settings) if settings.models_file else ())
+    models = load_models(settings) if settings.models_file else ()
     database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
     clock = WallClock()
     mints = MintClient(
@@ -164,11 +165,11 @@ async def assemble(
         answer_bytes_max=settings.mint_answer_bytes_max,
     )
     await stack.enter_async_context(mints)
-    upstream_key = settings.upstream_api_key
+    built_in = _built_in(settings)
     upstream = UpstreamClient(
-        base_url=settings.upstream_base_url,
-        api_key=Secret("" if upstream_key is None else upstream_key.get_secret_value()),
-        allow_loopback_http=settings.allow_loopback_http,
+        base_url=built_in.base_url,
+        api_key=built_in.api_key,
+        allow_loopback_http=built_in.allow_loopback_http,
     )
     await stack.enter_async_context(upstream)
     return Context(
@@ -179,7 +180,7 @@ async def assemble(
         mints=mints,
         lnurl=LnurlClient(await stack.enter_async_context(OutsideHttp())),
         upstream=upstream,
-        catalog=catalog,
+        catalog=Catalog(models, upstream=built_in, now=clock.now),
         clock=clock,
         monotonic_s=clock.monotonic,
         new_id=ids.new,
@@ -223,6 +224,18 @@ def _pool(settings: Settings) -> PoolSettings:
         timeout_s=settings.db_pool_timeout_s,
         recycle_s=settings.db_pool_recycle_s,
         pre_ping=settings.db_pool_pre_ping,
+    )
+
+
+def _built_in(settings: Settings) -> UpstreamConfig:
+    """The upstream that the settings name."""
+    key = settings.upstream_api_key
+    return UpstreamConfig(
+        id=BUILT_IN,
+        slug=BUILT_IN,
+        base_url=settings.upstream_base_url,
+        api_key=Secret("" if key is None else key.get_secret_value()),
+        allow_loopback_http=settings.allow_loopback_http,
     )
 
 

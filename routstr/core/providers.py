@@ -1,0 +1,77 @@
+"""The kinds of upstreams: what each speaks, where it is, and how it wants the node's key.
+
+A path is ours, without `/v1` (`/chat/completions`); an upstream that does not speak it is no
+candidate for a request to it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+CHAT: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+RESPONSES: Final = "/responses"
+MESSAGES: Final = "/messages"
+EMBEDDINGS: Final = "/embeddings"
+MODERATIONS: Final = "/moderations"
+IMAGES: Final = frozenset({"/images/generations", "/images/edits", "/images/variations"})
+SPEECH: Final = "/audio/speech"
+HEARING: Final = frozenset({"/audio/transcriptions", "/audio/translations"})
+
+EVERY_PATH: Final = (
+    frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, SPEECH})
+    | IMAGES
+    | HEARING
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One kind. `base_url` is empty where only the operator knows it.
+
+    `key_header` is the header its key goes into, `listing` how its list of models reads.
+    """
+
+    name: str
+    paths: frozenset[str]
+    base_url: str = ""
+    key_header: Literal["authorization", "x-api-key"] = "authorization"
+    listing: Literal["openai", "openrouter", "anthropic"] = "openai"
+    prices_from: str | None = None
+    """Its name in the public list of prices; None: the base URL or the operator tells."""
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "openai": Provider(
+        name="OpenAI",
+        paths=EVERY_PATH - {MESSAGES},
+        base_url="https://api.openai.com/v1",
+        prices_from="openai",
+    ),
+    "anthropic": Provider(
+        name="Anthropic",
+        paths=frozenset({MESSAGES}),
+        base_url="https://api.anthropic.com/v1",
+        key_header="x-api-key",
+        listing="anthropic",
+        prices_from="anthropic",
+    ),
+    "openrouter": Provider(
+        name="OpenRouter",
+        paths=frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS}),
+        base_url="https://openrouter.ai/api/v1",
+        listing="openrouter",
+        prices_from="openrouter",
+    ),
+    "groq": Provider(
+        name="Groq",
+        paths=frozenset({CHAT, RESPONSES, SPEECH}) | HEARING,
+        base_url="https://api.groq.com/openai/v1",
+        prices_from="groq",
+    ),
+    "ollama": Provider(name="Ollama", paths=frozenset({CHAT, COMPLETIONS, EMBEDDINGS})),
+    "vllm": Provider(
+        name="vLLM", paths=frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS}) | HEARING
+    ),
+    "openai-compatible": Provider(name="OpenAI-compatible", paths=EVERY_PATH),
+}
