@@ -1,4 +1,4 @@
-"""The command line: `routstr serve | audit | wallet …`, with `--help` for each."""
+"""The command line: `routstr serve | audit | verify | wallet …`, with `--help` for each."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from routstr import __version__
 from routstr.app import create_app, end_requests
-from routstr.cli import audit, wallet
+from routstr.cli import audit, verify, wallet
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.errors import ConfigError, RoutstrError
 from routstr.flows.context import Context
@@ -33,6 +33,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.command("audit")(audit.command)
+cli.command("verify")(verify.command)
 cli.add_typer(wallet.cli, name="wallet")
 
 
