@@ -20,8 +20,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from routstr.core.order import parse_json_object
 from routstr.core.pricing import Model, Price
+from routstr.core.strict_json import parse_json_object
 from routstr.core.url import BadUrl, canonical_mint_url, upstream_base
 from routstr.errors import ConfigError, RoutstrError
 from routstr.gateways.lnurl import is_address

@@ -9,7 +9,8 @@ from typing import Final
 
 import orjson
 
-from routstr.core.pricing import Model, max_cost_msat
+from routstr.core.pricing import Model
+from routstr.core.quote import max_cost_msat
 
 SAT_PER_MSAT: Final = Decimal("0.001")
 BTC_PER_MSAT: Final = Decimal("1e-11")
@@ -55,19 +56,19 @@ def model_json(model: Model, btc_usd: Decimal) -> dict[str, object]:
 
 def _prices(model: Model, per_msat: Decimal) -> dict[str, orjson.Fragment]:
     price = model.price
-    output_msat = model.max_output_tokens * price.output_msat_per_mtok
+    output_msat = model.max_output_tokens * price.answer_msat_per_mtok()
     prompt_tokens = model.context_length - model.max_output_tokens
-    prompt_msat = prompt_tokens * price.prompt_msat_per_mtok
+    prompt_msat = prompt_tokens * price.prompt_msat_per_mtok()
     per_token = EXACT.multiply(per_msat, TOKENS_PER_MTOK_INVERSE)
     return {
         "prompt": _number(price.input_msat_per_mtok, per_token),
         "completion": _number(price.output_msat_per_mtok, per_token),
         "input_cache_read": _number(price.read_msat_per_mtok, per_token),
         "input_cache_write": _number(price.creation_msat_per_mtok, per_token),
-        "internal_reasoning": _number(price.output_msat_per_mtok, per_token),
+        "internal_reasoning": _number(price.thought_msat_per_mtok, per_token),
         "request": _number(price.request_msat, per_msat),
-        "image": _number(0, per_msat),
-        "web_search": _number(0, per_msat),
+        "image": _number(price.image_msat or 0, per_msat),
+        "web_search": _number(price.web_search_msat or 0, per_msat),
         "max_prompt_cost": _number(prompt_msat, per_token),
         "max_completion_cost": _number(output_msat, per_token),
         "max_cost": _number(max_cost_msat(model), per_msat),

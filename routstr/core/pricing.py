@@ -1,50 +1,83 @@
-"""What a use costs, and at most can cost.
+"""Prices, what is used, and what the use costs.
 
-Laws: the cost of a use is the exact sum, rounded up once, and is the sum of its parts; a use
-within a quote's bounds never costs more than the quote; no quote exceeds the published maximum of
-its model, per choice. Prices are integers: msat per million tokens, msat per request.
+Laws: the cost of a use is the exact sum of its lines, rounded up once, and is the sum of its
+parts. Prices are integers: msat per million tokens or characters, msat per request, image, second
+and web search. A class of tokens without a price of its own costs what its side costs; a unit
+without a price is not sold.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Final, Literal
 
 from routstr.core.money import INT64_MAX, ceil_div, floor_div
-from routstr.core.order import ChatOrder
-from routstr.errors import InvalidParameter, RoutstrError
+from routstr.errors import InvalidParameter
 
 TOKENS_PER_MTOK: Final = 1_000_000
-OUTPUT_TOKENS_MIN: Final = 16
-TOOLS_TOKENS_MAX: Final = 512  # what a template writes around tool definitions
 
 # With these no quote and no possible cost leaves 64 bits, whatever `n` (128) is.
 PRICE_MSAT_MAX: Final = 10**12
 CONTEXT_TOKENS_MAX: Final = 10**8
-assert 2 * 128 * CONTEXT_TOKENS_MAX * PRICE_MSAT_MAX < INT64_MAX * TOKENS_PER_MTOK
+UNITS_MAX: Final = 10**6  # images, seconds and searches, each
+CHARACTERS_MAX: Final = 10**9
+assert (
+    2 * 128 * CONTEXT_TOKENS_MAX * PRICE_MSAT_MAX + CHARACTERS_MAX * PRICE_MSAT_MAX
+) // TOKENS_PER_MTOK + (3 * UNITS_MAX + 1) * PRICE_MSAT_MAX < INT64_MAX
+
+Side = Literal["base", "input", "output"]
+
+# Tokens within the input and within the output: usage's field, price's field.
+INPUT_CLASSES: Final = {
+    "cache_read_tokens": "cache_read_msat_per_mtok",
+    "cache_creation_tokens": "cache_creation_msat_per_mtok",
+    "audio_input_tokens": "audio_input_msat_per_mtok",
+    "image_input_tokens": "image_input_msat_per_mtok",
+}
+_CACHE: Final = ("cache_read", "cache_creation")
+OUTPUT_CLASSES: Final = {
+    "reasoning_tokens": "reasoning_msat_per_mtok",
+    "audio_output_tokens": "audio_output_msat_per_mtok",
+    "image_output_tokens": "image_output_msat_per_mtok",
+}
+_UNITS: Final = (
+    ("images", "image_msat", 1),
+    ("seconds", "second_msat", 1),
+    ("web_searches", "web_search_msat", 1),
+    ("characters", "characters_msat_per_million", TOKENS_PER_MTOK),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """One version of a model's price, in msat.
+    """One version of a model's price, in msat; None is no price of its own.
 
-    Cached input is priced as other input unless it has a price of its own. Raises
-    InvalidParameter unless every price is an integer from 0 to `PRICE_MSAT_MAX`.
+    Raises InvalidParameter unless every price is an integer from 0 to `PRICE_MSAT_MAX`.
     """
 
     version: str
     input_msat_per_mtok: int
     output_msat_per_mtok: int
     request_msat: int = 0
+    # classes of input; None: as other input
     cache_read_msat_per_mtok: int | None = None
     cache_creation_msat_per_mtok: int | None = None
+    audio_input_msat_per_mtok: int | None = None
+    image_input_msat_per_mtok: int | None = None
+    # classes of output; None: as other output
+    reasoning_msat_per_mtok: int | None = None
+    audio_output_msat_per_mtok: int | None = None
+    image_output_msat_per_mtok: int | None = None
+    # units; None: not sold by that unit
+    image_msat: int | None = None
+    second_msat: int | None = None
+    web_search_msat: int | None = None
+    characters_msat_per_million: int | None = None
 
     def __post_init__(self) -> None:
-        _check_range("input_msat_per_mtok", self.input_msat_per_mtok, 0, PRICE_MSAT_MAX)
-        _check_range("output_msat_per_mtok", self.output_msat_per_mtok, 0, PRICE_MSAT_MAX)
-        _check_range("request_msat", self.request_msat, 0, PRICE_MSAT_MAX)
-        _check_range("cache_read_msat_per_mtok", self.read_msat_per_mtok, 0, PRICE_MSAT_MAX)
-        _check_range("cache_creation_msat_per_mtok", self.creation_msat_per_mtok, 0, PRICE_MSAT_MAX)
+        for name in RATES:
+            value = getattr(self, name)
+            if value is not None or name in _REQUIRED_RATES:
+                _check_range(name, value, 0, PRICE_MSAT_MAX)
 
     @property
     def read_msat_per_mtok(self) -> int:
@@ -59,9 +92,29 @@ class Price:
         return self.input_msat_per_mtok if own is None else own
 
     @property
-    def prompt_msat_per_mtok(self) -> int:
-        """The dearest that a million input tokens can be."""
-        return max(self.input_msat_per_mtok, self.read_msat_per_mtok, self.creation_msat_per_mtok)
+    def thought_msat_per_mtok(self) -> int:
+        """What a million tokens of reasoning cost."""
+        own = self.reasoning_msat_per_mtok
+        return self.output_msat_per_mtok if own is None else own
+
+    def prompt_msat_per_mtok(self, *, audio: bool = True, image: bool = True) -> int:
+        """The dearest that a million input tokens can be, with or without those media."""
+        own = [self.audio_input_msat_per_mtok if audio else None]
+        own.append(self.image_input_msat_per_mtok if image else None)
+        text = (self.input_msat_per_mtok, self.read_msat_per_mtok, self.creation_msat_per_mtok)
+        return max(*text, *(rate for rate in own if rate is not None))
+
+    def answer_msat_per_mtok(self, *, audio: bool = True, image: bool = True) -> int:
+        """The dearest that a million output tokens can be, with or without those media."""
+        own = [self.audio_output_msat_per_mtok if audio else None]
+        own.append(self.image_output_msat_per_mtok if image else None)
+        text = (self.output_msat_per_mtok, self.thought_msat_per_mtok)
+        return max(*text, *(rate for rate in own if rate is not None))
+
+
+RATES: Final = tuple(each.name for each in fields(Price) if each.name != "version")
+"""The names of every price, in order."""
+_REQUIRED_RATES: Final = frozenset({"input_msat_per_mtok", "output_msat_per_mtok", "request_msat"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +131,7 @@ class Model:
     price: Price
     created: int = 0
     description: str = ""
+    is_free: bool = False  # the operator's word; otherwise nothing is given away
 
     def __post_init__(self) -> None:
         _check_range("context_length", self.context_length, 1, CONTEXT_TOKENS_MAX)
@@ -86,21 +140,65 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens used. Cached tokens lie within the input, reasoning tokens within the output."""
+    """What was used. Classes of tokens lie within their side and do not overlap."""
 
     input_tokens: int
     output_tokens: int
+    # within the input
     cache_read_tokens: int = 0
     cache_creation_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    # within the output
     reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    # units
+    images: int = 0
+    seconds: int = 0
+    web_searches: int = 0
+    characters: int = 0
+
+    @property
+    def is_sane(self) -> bool:
+        """Whether no count is negative and the classes of each side lie within it."""
+        inner: int = sum(getattr(self, name) for name in INPUT_CLASSES)
+        outer: int = sum(getattr(self, name) for name in OUTPUT_CLASSES)
+        is_negative = any(getattr(self, each.name) < 0 for each in fields(self))
+        return not is_negative and inner <= self.input_tokens and outer <= self.output_tokens
+
+    def counts(self) -> dict[str, int]:
+        """Tokens by name, and the units that were used."""
+        units = {name for name, _, _ in _UNITS}
+        named = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: count for name, count in named if count or name not in units}
 
 
 NOTHING_USED: Final = Usage(input_tokens=0, output_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of a bill: `count` at `rate_msat` for every `per` of them."""
+
+    name: str
+    side: Side
+    count: int
+    rate_msat: int
+    per: int
+
+    @property
+    def exact(self) -> int:
+        """What it comes to, in millionths of a msat."""
+        return self.count * self.rate_msat * (TOKENS_PER_MTOK // self.per)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """A cost by its parts, in msat: total = base + input + output; cache lies within input."""
+    """A cost by its parts, in msat: total = base + input + output; cache lies within input.
+
+    Units and the request itself are the base.
+    """
 
     base_msat: int
     input_msat: int
@@ -132,195 +230,67 @@ class Cost:
 NO_COST: Final = Cost(base_msat=0, input_msat=0, output_msat=0)
 
 
+def cost_lines(usage: Usage, price: Price) -> list[Line]:
+    """The bill of `usage`, line by line, without what was not used; its sum is the exact cost."""
+    return [line for line in _lines(usage, price) if line.count]
+
+
 def cost_of(usage: Usage, price: Price) -> Cost:
     """The cost of `usage`: the exact sum rounded up once; each part is off by less than 1 msat."""
-    plain_tokens = usage.input_tokens - usage.cache_read_tokens - usage.cache_creation_tokens
-    assert plain_tokens >= 0
-    read = usage.cache_read_tokens * price.read_msat_per_mtok
-    creation = usage.cache_creation_tokens * price.creation_msat_per_mtok
-    input_exact = plain_tokens * price.input_msat_per_mtok + read + creation
-    output_exact = usage.output_tokens * price.output_msat_per_mtok
-    tokens_msat = ceil_div(input_exact + output_exact, TOKENS_PER_MTOK)
-    # The rounding goes to the output, as far as the output has something to round.
+    exact = {"base": 0, "input": 0, "output": 0, "cache_read": 0, "cache_creation": 0}
+    for line in _lines(usage, price):
+        exact[line.side] += line.exact
+        if line.name in _CACHE:
+            exact[line.name] += line.exact
+    total_msat = ceil_div(exact["base"] + exact["input"] + exact["output"], TOKENS_PER_MTOK)
+    # The rounding goes to the output, else to the input, as far as they have something to round.
     output_msat = min(
-        ceil_div(output_exact, TOKENS_PER_MTOK),
-        tokens_msat - floor_div(input_exact, TOKENS_PER_MTOK),
+        ceil_div(exact["output"], TOKENS_PER_MTOK),
+        total_msat - floor_div(exact["base"] + exact["input"], TOKENS_PER_MTOK),
+    )
+    input_msat = min(
+        ceil_div(exact["input"], TOKENS_PER_MTOK),
+        total_msat - output_msat - floor_div(exact["base"], TOKENS_PER_MTOK),
     )
     return Cost(
-        base_msat=price.request_msat,
-        input_msat=tokens_msat - output_msat,
+        base_msat=total_msat - output_msat - input_msat,
+        input_msat=input_msat,
         output_msat=output_msat,
-        cache_read_msat=floor_div(read, TOKENS_PER_MTOK),
-        cache_creation_msat=floor_div(creation, TOKENS_PER_MTOK),
+        cache_read_msat=floor_div(exact["cache_read"], TOKENS_PER_MTOK),
+        cache_creation_msat=floor_div(exact["cache_creation"], TOKENS_PER_MTOK),
         usage=usage,
     )
 
 
-def max_cost_msat(model: Model) -> int:
-    """The published maximum of one answer (contract, section 3), in msat."""
-    price, output_tokens = model.price, model.max_output_tokens
-    prompt = (model.context_length - output_tokens) * price.prompt_msat_per_mtok
-    completion = output_tokens * price.output_msat_per_mtok
-    return ceil_div(prompt + completion, TOKENS_PER_MTOK) + price.request_msat
+def _lines(usage: Usage, price: Price) -> Iterator[Line]:
+    yield Line(name="request", side="base", count=1, rate_msat=price.request_msat, per=1)
+    for used, priced, per in _UNITS:
+        rate_msat = getattr(price, priced) or 0
+        yield Line(name=used, side="base", count=getattr(usage, used), rate_msat=rate_msat, per=per)
+    yield from _side("input", usage.input_tokens, usage, price)
+    yield from _side("output", usage.output_tokens, usage, price)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
-    """The most an order can cost, pinned with its price until the hold ends.
-
-    `input_tokens_max` bounds the prompt by the body, `output_limit` is tokens per choice,
-    `ceiling_msat` the published maximum times `n`.
-    """
-
-    model_id: str
-    price: Price
-    n: int
-    context_length: int
-    input_tokens_max: int
-    output_limit: int
-    ceiling_msat: int
-    total_msat: int
-
-    @property
-    def minimum_msat(self) -> int:
-        """What the smallest answer worth starting takes: 16 output tokens, or the limit if less."""
-        return self.msat_for(min(OUTPUT_TOKENS_MIN, self.output_limit) * self.n)
-
-    @property
-    def output_tokens_max(self) -> int:
-        """Output tokens of all choices together."""
-        return self.output_limit * self.n
-
-    @property
-    def usage_cap(self) -> int:
-        """The most tokens a sane usage can report, of input or of output."""
-        return self.context_length * self.n
-
-    def msat_for(self, output_tokens_total: int) -> int:
-        """The most it costs while all choices together have at most so many output tokens."""
-        tokens = min(output_tokens_total, self.output_tokens_max)
-        return _bound_msat(self, tokens)
-
-    def output_limit_for(self, amount_msat: int) -> int:
-        """The highest limit per choice that `amount_msat` pays for; 0 if it pays for none."""
-        limits = range(self.output_limit + 1)
-        affordable = bisect_right(
-            limits, amount_msat, key=lambda limit: _bound_msat(self, limit * self.n)
-        )
-        return max(0, affordable - 1)
-
-    def lowered_to(self, output_limit: int) -> "Quote":
-        """The quote after the limit per choice was lowered; a higher limit changes nothing."""
-        limit = min(output_limit, self.output_limit)
-        return replace(self, output_limit=limit, total_msat=_bound_msat(self, limit * self.n))
+def _side(
+    side: Literal["input", "output"], tokens: int, usage: Usage, price: Price
+) -> Iterator[Line]:
+    """The plain tokens of a side, then its classes."""
+    plain_rate = price.input_msat_per_mtok if side == "input" else price.output_msat_per_mtok
+    plain = tokens
+    classes = INPUT_CLASSES if side == "input" else OUTPUT_CLASSES
+    for used, priced in classes.items():
+        count = getattr(usage, used)
+        if not count:
+            continue
+        own = getattr(price, priced)
+        rate_msat = plain_rate if own is None else own
+        name = used.removesuffix("_tokens")
+        yield Line(name=name, side=side, count=count, rate_msat=rate_msat, per=TOKENS_PER_MTOK)
+        plain -= count
+    assert plain >= 0
+    yield Line(name=side, side=side, count=plain, rate_msat=plain_rate, per=TOKENS_PER_MTOK)
 
 
-def _bound_msat(quote: Quote, output_tokens: int) -> int:
-    """The bound for `output_tokens` in total; it never falls as they grow.
-
-    Prompt and answer share the context. Each output token takes the place of one input token, so
-    where output is the dearer one, the context less the output bounds the prompt.
-    """
-    price = quote.price
-    prompt_price, output_price = price.prompt_msat_per_mtok, price.output_msat_per_mtok
-    room = quote.context_length
-    if output_price >= prompt_price:
-        room -= floor_div(output_tokens, quote.n)
-    exact = min(quote.input_tokens_max, room) * prompt_price + output_tokens * output_price
-    return min(ceil_div(exact, TOKENS_PER_MTOK) + price.request_msat, quote.ceiling_msat)
-
-
-def quote_of(order: ChatOrder, model: Model) -> Quote:
-    """The quote for `order`. Raises InvalidParameter if its limit is above the model's own.
-
-    Each token of the prompt is at least one byte of the body, whose syntax outweighs what chat
-    templates add, except around tools; a body that refers to more is quoted at the whole context.
-    """
-    limit = model.max_output_tokens if order.output_limit is None else order.output_limit
-    if limit > model.max_output_tokens:
-        raise InvalidParameter(
-            f"{model.id} gives at most {model.max_output_tokens} output tokens.",
-            param=order.output_limit_field,
-        )
-    body_tokens = order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0)
-    quote = Quote(
-        model_id=model.id,
-        price=model.price,
-        n=order.n,
-        context_length=model.context_length,
-        input_tokens_max=(
-            model.context_length
-            if order.input_unbounded
-            else min(body_tokens, model.context_length)
-        ),
-        output_limit=limit,
-        ceiling_msat=max_cost_msat(model) * order.n,
-        total_msat=0,
-    )
-    return quote.lowered_to(limit)
-
-
-# ── price fixity: what a reservation keeps ────────────────────────────────────────────────────
-
-Snapshot = Mapping[str, int | str]
-
-
-def price_snapshot(quote: Quote) -> dict[str, int | str]:
-    """The quote with its price as integers and strings, for the reservation's row."""
-    price = quote.price
-    return {
-        "model_id": quote.model_id,
-        "price_version": price.version,
-        "input_msat_per_mtok": price.input_msat_per_mtok,
-        "output_msat_per_mtok": price.output_msat_per_mtok,
-        "cache_read_msat_per_mtok": price.read_msat_per_mtok,
-        "cache_creation_msat_per_mtok": price.creation_msat_per_mtok,
-        "request_msat": price.request_msat,
-        "n": quote.n,
-        "context_length": quote.context_length,
-        "input_tokens_max": quote.input_tokens_max,
-        "output_limit": quote.output_limit,
-        "ceiling_msat": quote.ceiling_msat,
-        "total_msat": quote.total_msat,
-    }
-
-
-def from_snapshot(snapshot: Mapping[str, object]) -> Quote:
-    """The quote that was pinned. Raises RoutstrError if the row holds something else."""
-    price = Price(
-        version=_text(snapshot, "price_version"),
-        input_msat_per_mtok=_int(snapshot, "input_msat_per_mtok"),
-        output_msat_per_mtok=_int(snapshot, "output_msat_per_mtok"),
-        request_msat=_int(snapshot, "request_msat"),
-        cache_read_msat_per_mtok=_int(snapshot, "cache_read_msat_per_mtok"),
-        cache_creation_msat_per_mtok=_int(snapshot, "cache_creation_msat_per_mtok"),
-    )
-    return Quote(
-        model_id=_text(snapshot, "model_id"),
-        price=price,
-        n=_int(snapshot, "n"),
-        context_length=_int(snapshot, "context_length"),
-        input_tokens_max=_int(snapshot, "input_tokens_max"),
-        output_limit=_int(snapshot, "output_limit"),
-        ceiling_msat=_int(snapshot, "ceiling_msat"),
-        total_msat=_int(snapshot, "total_msat"),
-    )
-
-
-def _int(snapshot: Mapping[str, object], name: str) -> int:
-    value = snapshot.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise RoutstrError(f"The reservation's price snapshot lacks {name}.")
-    return value
-
-
-def _text(snapshot: Mapping[str, object], name: str) -> str:
-    value = snapshot.get(name)
-    if not isinstance(value, str):
-        raise RoutstrError(f"The reservation's price snapshot lacks {name}.")
-    return value
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
+def _check_range(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise InvalidParameter(f"{name} must be an integer from {low} to {high}.", param=name)

@@ -143,31 +143,21 @@ _HARMLESS: Final[Mapping[str, tuple[object, ...]]] = {
     "responsemodalities": (["text"],),
 }
 
-# Folded name -> the one spelling that our own parser reads.
-_READ_BY_US: Final[Mapping[str, str]] = {
-    "model": "model",
-    "messages": "messages",
-    "stream": "stream",
-    "streamoptions": "stream_options",
-    "n": "n",
-    "maxtokens": "max_tokens",
-    "maxcompletiontokens": "max_completion_tokens",
-    "tools": "tools",
-    "functions": "functions",
-}
-
 # Tools that the client runs itself; any other type runs, and bills, at the upstream.
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 
 
-def refuse_unsupported(body: Mapping[str, object]) -> None:
-    """Raise UnsupportedParameter, naming the parameter and its harm, if `body` has one."""
+def refuse_unsupported(body: Mapping[str, object], reads: Mapping[str, str]) -> None:
+    """Raise UnsupportedParameter, naming the parameter and its harm, if `body` has one.
+
+    `reads` are the dialect's own parameters: folded name -> the one spelling that its parser reads.
+    """
     for name, value in body.items():
         folded = fold(name)
-        if folded in _READ_BY_US:
-            if name != _READ_BY_US[folded]:
+        if folded in reads:
+            if name != reads[folded]:
                 raise UnsupportedParameter(
-                    f"The parameter must be spelled {_READ_BY_US[folded]}.", param=name
+                    f"The parameter must be spelled {reads[folded]}.", param=name
                 )
         elif value is not None:
             _refuse_harm(name, folded, value)

@@ -8,9 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from routstr.core.meter import meter_body
 from routstr.core.outcome import Ending, Outcome, Tally, judge
-from routstr.core.receipt import cost_members, splice_cost
 from routstr.errors import (
     RETRY_AFTER_S,
     RoutstrError,
@@ -61,7 +59,7 @@ async def answer_whole(
     """Read the answer to its end, settle, and answer with it; raises an error that cost nothing."""
     quote = reserved.quote
     read = await _read(ctx, exchange, reply)
-    tally = meter_body(read.body, usage_cap=quote.usage_cap) if read.is_whole else Tally()
+    tally = _tally(purchase, reply, read, quote.usage_cap)
     verdict = judge(
         read.ending,
         tally,
@@ -82,8 +80,17 @@ async def answer_whole(
             headers=passed
             | paid_headers(ctx, reserved, bill.receipt)
             | exchange.claim_headers(change),
-            body=splice_cost(read.body, cost_members(bill.receipt)),
+            body=purchase.dialect.with_cost(read.body, bill.receipt),
         )
+    )
+
+
+def _tally(purchase: Purchase, reply: UpstreamReply, read: _Read, usage_cap: int) -> Tally:
+    """What the meter saw of an answer that became whole; of any other, nothing."""
+    if not read.is_whole:
+        return Tally()
+    return purchase.dialect.meter_body(
+        read.body, order=purchase.order, content_type=reply.content_type, usage_cap=usage_cap
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from routstr.core.pricing import Quote
+from routstr.core.quote import Quote
 from routstr.errors import InsufficientBalance, RoutstrError
 from routstr.flows.context import Context
 from routstr.ledger.holds import Extend, Hold

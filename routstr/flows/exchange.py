@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from routstr.core.dialects import CHAT, Dialect
 from routstr.core.outcome import Ending
 from routstr.errors import RoutstrError
 from routstr.flows.queue import ChunkQueue
@@ -45,13 +46,14 @@ class OneShot:
 class Exchange:
     """A request in progress. Make it inside the running event loop."""
 
-    def __init__(self, *, request_id: str, queue: ChunkQueue) -> None:
+    def __init__(self, *, request_id: str, queue: ChunkQueue, dialect: Dialect = CHAT) -> None:
         """Nothing has happened yet. `error` is what it came to, if that was an error.
 
         `one_shot` is there once a token was taken that pays for this request alone.
         """
         self.request_id: Final = request_id
         self.queue: Final = queue
+        self.dialect: Final = dialect
         self.stopped: Ending | None = None
         self.error: RoutstrError | None = None
         self.one_shot: OneShot | None = None

@@ -8,7 +8,6 @@ been sent is never repeated; one that provably was not, once.
 import asyncio
 from typing import Final, NoReturn
 
-from routstr.core.order import forward_body
 from routstr.core.outcome import Ending, Tally, judge
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.body import answer_whole
@@ -65,7 +64,7 @@ async def _ask(
     ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved
 ) -> UpstreamReply:
     """The answer's head. Raises _NotAnswered, also when the exchange was stopped meanwhile."""
-    body = forward_body(
+    body = purchase.dialect.forward_body(
         purchase.order,
         forwarded_model_id=reserved.quote.model_id,
         output_limit=reserved.output_limit,
@@ -95,7 +94,7 @@ async def _post(
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))
             try:
                 return await ctx.upstream.post(
-                    path=purchase.path,
+                    path=purchase.dialect.path,
                     body=body,
                     headers=purchase.headers,
                     hold=reserved.hold,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from routstr.core.money import MSAT_PER_SAT, ceil_div
-from routstr.core.pricing import Quote
+from routstr.core.quote import Quote
 from routstr.ecash.keyset import fee
 from routstr.ecash.p2pk import P2PK_KIND
 from routstr.ecash.request import Lock, PaymentRequest, encode_request_a, encode_request_b

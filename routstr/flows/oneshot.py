@@ -14,7 +14,7 @@ import structlog
 
 from routstr.core.money import msat_from_unit
 from routstr.core.outcome import Ending
-from routstr.core.pricing import Quote
+from routstr.core.quote import Quote
 from routstr.ecash.keyset import UnknownKeyset, fee
 from routstr.ecash.secret import Nut10Secret, parse_secret
 from routstr.ecash.token import Token, resolve_ids

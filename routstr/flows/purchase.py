@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from routstr.core.order import ChatOrder
-from routstr.core.pricing import Quote
+from routstr.core.dialects import Dialect
+from routstr.core.order import Order
+from routstr.core.quote import Quote
 from routstr.core.receipt import Receipt, cost_headers
 from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
@@ -14,15 +15,15 @@ from routstr.flows.reserve import Reserved
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """`path` is that of the upstream, `headers` the caller's that may be forwarded.
+    """`headers` are the caller's that may be forwarded.
 
     A `Token` instead of a credential pays for this request alone.
     """
 
-    path: str
     headers: Mapping[str, str] = field(repr=False)
     credential: Credential | Token
-    order: ChatOrder
+    dialect: Dialect
+    order: Order
     quote: Quote
 
 

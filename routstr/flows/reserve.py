@@ -7,8 +7,8 @@ key cannot pay is taken off the output limit instead of being refused, down to 1
 
 from dataclasses import dataclass
 
-from routstr.core.order import ChatOrder
-from routstr.core.pricing import Quote, price_snapshot
+from routstr.core.order import Order
+from routstr.core.quote import Quote, price_snapshot
 from routstr.flows.authenticate import Caller
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
@@ -25,7 +25,7 @@ class Reserved:
 
 
 async def reserve(
-    ctx: Context, exchange: Exchange, caller: Caller, order: ChatOrder, quote: Quote
+    ctx: Context, exchange: Exchange, caller: Caller, order: Order, quote: Quote
 ) -> Reserved:
     """Authenticate a key and hold its money in one trip; from then on the hold is kept alive.
 
@@ -55,7 +55,7 @@ async def reserve(
     return _lowered(hold, quote)
 
 
-def first_hold_msat(order: ChatOrder, quote: Quote, slice_tokens: int) -> int:
+def first_hold_msat(order: Order, quote: Quote, slice_tokens: int) -> int:
     """What to hold at first: all of it, or for a stream the prompt and a slice per choice."""
     if not order.stream:
         return quote.total_msat

@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 
 from routstr.core.outcome import Evidence, Outcome, Verdict, cost_of_verdict, with_hold
-from routstr.core.pricing import Cost, Quote
+from routstr.core.pricing import Cost
+from routstr.core.quote import Quote
 from routstr.core.receipt import Receipt
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.context import Context
@@ -97,20 +98,13 @@ def _request_data(
     exchange: Exchange, hold: Hold, quote: Quote, verdict: Verdict, cost: Cost
 ) -> Mapping[str, object]:
     """What the `usage` row says (guarantees, section 2); the ledger adds what it absorbed."""
-    usage = verdict.usage
     at_risk = verdict.evidence is Evidence.NONE and exchange.attempts > 0
     return {
         "outcome": verdict.outcome.value,
         "evidence": verdict.evidence.value,
         "model": quote.model_id,
         "price_version": quote.price.version,
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cache_read_tokens": usage.cache_read_tokens,
-            "cache_creation_tokens": usage.cache_creation_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
+        "usage": verdict.usage.counts(),
         "usage_insane": verdict.usage_insane,
         "cost_msat": cost.total_msat,
         "at_risk_msat": hold.amount_msat if at_risk else 0,

@@ -9,12 +9,10 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from routstr.core.dialects import StreamMeter
 from routstr.core.envelope import error_object
-from routstr.core.meter import ChatStreamMeter
 from routstr.core.outcome import ERROR_OUTCOMES, Ending, Evidence, Outcome, Tally, Verdict, judge
-from routstr.core.receipt import comment_line, cost_members, usage_object
+from routstr.core.receipt import comment_line, cost_members
 from routstr.core.sse import EventTooLarge
 from routstr.errors import (
     RoutstrError,
@@ -74,10 +72,14 @@ class _Relay:
         self._reply = reply
         self._budget = Budget(ctx, reserved.hold, reserved.quote)
         self._text_bytes = 0
-        self._meter = ChatStreamMeter(
-            usage_asked=purchase.order.usage_asked,
-            usage_cap=reserved.quote.usage_cap,
-            event_bytes_max=ctx.limits.sse_event_bytes_max,
+        self._dialect = purchase.dialect
+        self._meter = self._new_meter(usage_asked=purchase.order.usage_asked)
+
+    def _new_meter(self, *, usage_asked: bool) -> StreamMeter:
+        return self._dialect.stream_meter(
+            usage_asked=usage_asked,
+            usage_cap=self._quote.usage_cap,
+            event_bytes_max=self._ctx.limits.sse_event_bytes_max,
         )
 
     async def run(self) -> None:
@@ -100,7 +102,7 @@ class _Relay:
                 verdict=verdict,
             )
         except SettlementLost as error:
-            exchange.finish(meter.error_end(_error_json(error), b""))
+            exchange.finish(meter.error_end(error_object(error), b""))
             return
         self._ctx.failpoint("stream.settled")
         change = None if exchange.one_shot is None else await give_change(self._ctx, exchange)
@@ -156,11 +158,7 @@ class _Relay:
         )
 
     def _text_bytes_in(self, data: bytes) -> int:
-        meter = ChatStreamMeter(
-            usage_asked=True,
-            usage_cap=self._quote.usage_cap,
-            event_bytes_max=self._ctx.limits.sse_event_bytes_max,
-        )
+        meter = self._new_meter(usage_asked=True)
         meter.feed(data)
         return meter.tally.output_text_bytes
 
@@ -223,12 +221,12 @@ class _Relay:
         """The held events with the cost, the comment, and the terminal event."""
         comment = comment_line(self._exchange.request_id, bill.receipt, change)
         cost = cost_members(bill.receipt)
-        usage = usage_object(bill.verdict.usage)
+        usage = bill.verdict.usage
         outcome = bill.verdict.outcome
         if outcome in ERROR_OUTCOMES:
             error = _error_of(outcome)
             error.refund_token = change
-            return self._meter.error_end(_error_json(error), comment)
+            return self._meter.error_end(error_object(error), comment)
         if outcome is Outcome.BUDGET_EXHAUSTED:
             return self._meter.clean_end(usage, cost, comment)
         is_estimated = bill.verdict.evidence is Evidence.ESTIMATED
@@ -242,7 +240,3 @@ def _error_of(outcome: Outcome) -> RoutstrError:
     if outcome is Outcome.NODE_STOPPED:
         return ServiceUnavailable("The node is shutting down.")
     return UpstreamRequestFailed("The upstream's answer broke off.")
-
-
-def _error_json(error: RoutstrError) -> bytes:
-    return orjson.dumps({"error": error_object(error)})

@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.core.money import msat_from_unit
-from routstr.core.pricing import Usage, cost_of, from_snapshot
+from routstr.core.pricing import Usage, cost_of
+from routstr.core.quote import from_snapshot
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
 from routstr.errors import RoutstrError
 from routstr.ledger.audit_queries import Window
@@ -89,11 +90,10 @@ def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     counts = {name: value.get(name, 0) for name in Usage.__slots__}
-    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+    if not all(isinstance(count, int) for count in counts.values()):
         return None
     usage = Usage(**counts)
-    cached_tokens = usage.cache_read_tokens + usage.cache_creation_tokens
-    return usage if cached_tokens <= usage.input_tokens else None
+    return usage if usage.is_sane else None
 
 
 def _json(value: object) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The hot path: POST /v1/chat/completions as a plain ASGI endpoint. Read this file first.
+"""The hot path: POST /v1/* as a plain ASGI endpoint. Read this file first.
 
 Every refusal that costs nothing comes before the exchange begins, the cheapest first. From there
 on the money belongs to a task that no client can cancel (`flows/road.py`).
@@ -11,8 +11,9 @@ from typing import Final
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from routstr.core.order import parse_chat_order
-from routstr.core.pricing import quote_of
+from routstr.core.dialects import CHAT, DIALECTS, Dialect
+from routstr.core.order import Order
+from routstr.core.quote import quote_of
 from routstr.errors import (
     Pending,
     RouteNotPriced,
@@ -21,6 +22,7 @@ from routstr.errors import (
     UnsupportedMediaType,
 )
 from routstr.flows.authenticate import shown_credential
+from routstr.flows.context import Context
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
 from routstr.flows.purchase import Purchase
@@ -30,12 +32,13 @@ from routstr.web.errors import error_response
 from routstr.web.scope import context_of, request_id_of
 from routstr.web.streaming import respond
 
-CHAT: Final = "/chat/completions"
 PAYMENT: Final = "x-cashu"
 _TOKEN: Final = re.compile(r"(?:cashu:)?cashu[AB][A-Za-z0-9_=-]+")
 _JSON: Final = re.compile(
     r'application/json(?:[ \t]*;[ \t]*+(?:charset="?utf-8"?|(?!charset)[^;]*+))*', re.IGNORECASE
 )
+
+_MULTIPART: Final = re.compile(r"multipart/form-data[ \t]*;.+", re.IGNORECASE)
 
 
 class ProxyEndpoint:
@@ -58,21 +61,21 @@ class ProxyEndpoint:
 
     async def _sell(self, scope: Scope, receive: Receive, send: Send) -> None:
         ctx, headers = context_of(scope), headers_of(scope)
-        path = _priced_path(scope["path"])
-        check_media(headers)
+        dialect = dialect_at(scope["path"])
+        check_media(headers, dialect)
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
             payment = headers.get(PAYMENT)
             shown = None if payment else shown_credential(ctx, headers)  # who
-            order = parse_chat_order(body, depth_max=ctx.limits.json_depth_max)  # what
+            order = parse_order(ctx, dialect, headers, body)  # what
             quote = quote_of(order, ctx.catalog.find(order.model_id))  # at most how much
             credential = await check_payment(ctx, payment, quote) if payment else shown
             if credential is None:
                 raise await payment_required(ctx, quote)
             purchase = Purchase(
-                path=path,
                 headers=forwardable(headers),
                 credential=credential,
+                dialect=dialect,
                 order=order,
                 quote=quote,
             )
@@ -83,17 +86,25 @@ class ProxyEndpoint:
 # ── the head ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _priced_path(path: str) -> str:
-    """The upstream's path for ours. Raises RouteNotPriced for every one that is not sold."""
-    if path.removeprefix("/v1") != CHAT:
+def dialect_at(path: str) -> Dialect:
+    """The dialect of one of our paths. Raises RouteNotPriced for every one that is not sold."""
+    dialect = DIALECTS.get(path.removeprefix("/v1"))
+    if dialect is None:
         raise RouteNotPriced
-    return CHAT
+    return dialect
 
 
-def check_media(headers: Mapping[str, str]) -> None:
-    """Raises UnsupportedMediaType for all but plain JSON in UTF-8."""
-    is_json = _JSON.fullmatch(headers.get("content-type", "")) is not None
-    if not is_json or headers.get("content-encoding", "identity").lower() != "identity":
+def parse_order(ctx: Context, dialect: Dialect, headers: Mapping[str, str], body: bytes) -> Order:
+    """The order in a body; raises as `Dialect.parse`."""
+    content_type = headers.get("content-type", "")
+    return dialect.parse(body, content_type=content_type, depth_max=ctx.limits.json_depth_max)
+
+
+def check_media(headers: Mapping[str, str], dialect: Dialect) -> None:
+    """Raises UnsupportedMediaType for all but plain JSON in UTF-8, or what the dialect speaks."""
+    pattern = _JSON if dialect.media == "json" else _MULTIPART
+    is_spoken = pattern.fullmatch(headers.get("content-type", "")) is not None
+    if not is_spoken or headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType
 
 
@@ -122,8 +133,8 @@ def routes() -> list[BaseRoute]:
     """The road's routes; they come last, because they take every POST that nobody else took."""
     endpoint = ProxyEndpoint()
     return [
-        Route(f"/v1{CHAT}", endpoint, methods=["POST"], name="chat_v1"),
-        Route(CHAT, endpoint, methods=["POST"], name="chat"),
+        Route(f"/v1{CHAT.path}", endpoint, methods=["POST"], name="chat_v1"),
+        Route(CHAT.path, endpoint, methods=["POST"], name="chat"),
         _PostOnly("/v1/{path:path}", endpoint, methods=["POST"], name="paid_v1"),
         _PostOnly("/{path:path}", endpoint, methods=["POST"], name="paid"),
     ]

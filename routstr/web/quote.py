@@ -4,6 +4,7 @@ Nobody has to say who he is, nothing is held, and no mint is asked.
 """
 
 from typing import Annotated, Final
+from urllib.parse import parse_qs
 
 import orjson
 from fastapi import APIRouter, Query
@@ -11,15 +12,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from routstr.core.order import CHOICES_MAX, MODEL_CHARACTERS_MAX, ChatOrder, parse_chat_order
-from routstr.core.pricing import CONTEXT_TOKENS_MAX, Quote, quote_of
+from routstr.core.dialects import CHAT
+from routstr.core.order import CHOICES_MAX, MODEL_CHARACTERS_MAX, Order
+from routstr.core.pricing import CONTEXT_TOKENS_MAX
+from routstr.core.quote import Quote, quote_of
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.offer import UNIT, offer
 from routstr.web.bodies import Bodies, ClientGone, headers_of
 from routstr.web.deps import Ctx
 from routstr.web.errors import error_response
-from routstr.web.proxy import check_media
+from routstr.web.proxy import check_media, dialect_at, parse_order
 from routstr.web.scope import context_of, request_id_of
 
 PATH: Final = "/v1/quote"
@@ -37,24 +40,21 @@ async def quote_by_numbers(
     stream: bool = False,
 ) -> dict[str, object]:
     """A chat completion by its size; without `input_tokens` it may fill the whole context."""
-    order = ChatOrder(
+    order = Order(
         model_id=model,
         stream=stream,
-        usage_asked=False,
         n=n,
         output_limit=max_tokens,
         output_limit_field="max_tokens",
-        has_tools=False,
         input_unbounded=input_tokens is None,
         prompt_bytes=input_tokens or 0,
         prompt_text_bytes=0,
-        body={},
     )
     return await _priced(ctx, order)
 
 
 class QuoteEndpoint:
-    """The price of a body as `chat/completions` would take it."""
+    """The price of a body as `?path=` (`/v1/chat/completions` unless said) would take it."""
 
     def __init__(self) -> None:
         """No body yet."""
@@ -64,10 +64,11 @@ class QuoteEndpoint:
         """Answer one request."""
         ctx, headers = context_of(scope), headers_of(scope)
         try:
-            check_media(headers)
+            dialect = dialect_at(_path_asked(scope))
+            check_media(headers, dialect)
             with self._bodies.reading(ctx) as reading:
                 body = await reading.body(headers, receive)
-                order = parse_chat_order(body, depth_max=ctx.limits.json_depth_max)
+                order = parse_order(ctx, dialect, headers, body)
                 said = orjson.dumps(await _priced(ctx, order))
             response = Response(said, media_type="application/json")
         except ClientGone:
@@ -82,7 +83,13 @@ def routes() -> list[BaseRoute]:
     return [Route(PATH, QuoteEndpoint(), methods=["POST"], name="quote_by_body")]
 
 
-async def _priced(ctx: Context, order: ChatOrder) -> dict[str, object]:
+def _path_asked(scope: Scope) -> str:
+    """The endpoint whose price is asked for."""
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("path", [CHAT.path])
+    return f"/{asked[0].lstrip('/')}"
+
+
+async def _priced(ctx: Context, order: Order) -> dict[str, object]:
     quote: Quote = quote_of(order, ctx.catalog.find(order.model_id))
     offered = await offer(ctx, quote)
     return {

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from starlette.types import Message, Receive, Send
 
 from routstr.core.envelope import error_object
@@ -60,8 +59,8 @@ class _Connection:
             if not await self._send(_piece(data)):
                 return
         if self._exchange.error is not None:
-            said = orjson.dumps({"error": error_object(self._exchange.error)})
-            await self._send(_piece(b"data: " + said + b"\n\n"))
+            said = error_object(self._exchange.error)
+            await self._send(_piece(self._exchange.dialect.error_event(said)))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _next(self) -> bytes | None:

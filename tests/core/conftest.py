@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from routstr.core.order import ChatOrder, parse_chat_order
+from routstr.core.order import Order
 from routstr.core.pricing import Model, Price
+from tests.core.ordering import parse_chat_order
 
-OrderOf = Callable[..., ChatOrder]
+OrderOf = Callable[..., Order]
 ModelOf = Callable[..., Model]
 
 
@@ -16,7 +17,7 @@ ModelOf = Callable[..., Model]
 def order_of() -> OrderOf:
     """An order from body members beside a short default."""
 
-    def make(**members: object) -> ChatOrder:
+    def make(**members: object) -> Order:
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
         return parse_chat_order(json.dumps(body).encode())
 
@@ -35,12 +36,14 @@ def model_of() -> ModelOf:
         request_msat: int = 0,
         cache_creation: int | None = None,
         cache_read: int | None = None,
+        is_free: bool = True,
     ) -> Model:
         return Model(
             id="m",
             name="M",
             context_length=context_length,
             max_output_tokens=max_output_tokens,
+            is_free=is_free,
             price=Price(
                 version="v1",
                 input_msat_per_mtok=input_price,

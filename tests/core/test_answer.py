@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routstr.core.answer import INSANE, Insane, json_object, normalise_usage, read_piece
+from routstr.core.dialects.chat_answer import (
+    INSANE,
+    Insane,
+    json_object,
+    normalise_usage,
+    read_piece,
+)
 from routstr.core.pricing import Usage
 
 CAP = 1_000

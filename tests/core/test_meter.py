@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routstr.core.meter import ChatStreamMeter, meter_body
+from routstr.core.dialects.chat import meter_body
+from routstr.core.dialects.chat_stream import ChatStreamMeter
 from routstr.core.outcome import Tally
 from routstr.core.pricing import Usage
 from routstr.core.sse import EventTooLarge, data_of
@@ -18,6 +19,7 @@ RECORDINGS = {
 }
 COST = b'"cost":{"total_msats":7}'
 COMMENT = b": routstr {}\n\n"
+USED = Usage(input_tokens=1, output_tokens=2)
 USAGE = b'{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'
 
 
@@ -32,7 +34,7 @@ def run(data: bytes, cuts: list[int], *, asked: bool) -> tuple[bytes, bytes, Tal
     out = b"".join(metered.feed(data[start:end]) for start, end in pairwise(places))
     out += metered.close()
     tally = metered.tally
-    return out, metered.finish(COST, COMMENT, usage=USAGE), tally
+    return out, metered.finish(COST, COMMENT, usage=USED), tally
 
 
 def chunks(data: bytes) -> list[dict[str, object]]:
@@ -158,8 +160,8 @@ def test_the_upstreams_error_is_kept_for_the_node_to_tell() -> None:
     assert out == RECORDINGS["error_midway"].split(b"\n\n")[0] + b"\n\n"
     assert metered.is_over
     assert metered.error == {"code": 502, "message": "Provider disconnected"}
-    error = b'{"error":{"message":"cut"}}'
-    assert metered.error_end(error, COMMENT) == COMMENT + b"data: " + error + b"\n\n"
+    error = b'data: {"error":{"message":"cut"}}\n\n'
+    assert metered.error_end({"message": "cut"}, COMMENT) == COMMENT + error
 
 
 # ── what is held, dropped and passed ──────────────────────────────────────────────────────────
@@ -243,14 +245,14 @@ def test_the_last_usage_counts() -> None:
 def test_an_insane_usage_is_not_repeated_to_who_did_not_ask() -> None:
     metered = meter(asked=False)
     metered.feed(text("a", "stop") + event(choices=[], usage=use(-5, 1)))
-    (chunk,) = chunks(metered.finish(COST, b"", usage=USAGE))
+    (chunk,) = chunks(metered.finish(COST, b"", usage=USED))
     assert chunk["usage"] == {**json.loads(USAGE), "cost": {"total_msats": 7}}
 
 
 def test_an_insane_usage_stays_as_it_is_for_who_asked() -> None:
     metered = meter()
     metered.feed(text("a", "stop") + event(choices=[], usage=use(-5, 1)))
-    _, chunk = chunks(metered.finish(COST, b"", usage=USAGE))
+    _, chunk = chunks(metered.finish(COST, b"", usage=USED))
     assert chunk["usage"] == {**use(-5, 1), "cost": {"total_msats": 7}}
 
 
@@ -308,7 +310,7 @@ def test_a_clean_end_is_one_that_clients_know(asked: bool) -> None:
     metered = meter(asked=asked)
     second = event(id="c", choices=[{"index": 1, "delta": {"content": "b"}}])
     metered.feed(text("a") + second + text("", "stop"))
-    end = metered.clean_end(USAGE, COST, COMMENT)
+    end = metered.clean_end(USED, COST, COMMENT)
     assert end.startswith(text("", "stop"))
     assert end.endswith(COMMENT + b"data: [DONE]\n\n")
     _, finish, *last = chunks(end)
@@ -325,13 +327,13 @@ def test_a_clean_end_is_one_that_clients_know(asked: bool) -> None:
 
 def test_a_clean_end_before_any_chunk() -> None:
     metered = meter(asked=False)
-    (chunk,) = chunks(metered.clean_end(USAGE, COST, b""))
+    (chunk,) = chunks(metered.clean_end(USED, COST, b""))
     assert chunk["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
 
 
 def test_bytes_out_count_every_end() -> None:
     metered = meter()
-    out = metered.feed(text("a", "stop")) + metered.error_end(b"{}", COMMENT)
+    out = metered.feed(text("a", "stop")) + metered.error_end({}, COMMENT)
     assert metered.tally.bytes_out == len(out)
 
 

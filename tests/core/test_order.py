@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routstr.core.order import ChatOrder, forward_body, parse_chat_order, parse_json_object
+from routstr.core.order import Order
+from routstr.core.strict_json import parse_json_object
 from routstr.errors import InvalidJson, InvalidParameter
+from tests.core.ordering import forward_body, parse_chat_order
 
-OrderOf = Callable[..., ChatOrder]
+OrderOf = Callable[..., Order]
 
 
 # ── JSON ──────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +265,7 @@ def test_tool_calls_are_prompt(order_of: OrderOf) -> None:
 # ── what is forwarded ─────────────────────────────────────────────────────────────────────────
 
 
-def forwarded(order: ChatOrder, output_limit: int | None = None) -> dict[str, object]:
+def forwarded(order: Order, output_limit: int | None = None) -> dict[str, object]:
     body: dict[str, object] = json.loads(
         forward_body(order, forwarded_model_id="vendor/x", output_limit=output_limit)
     )

@@ -1,32 +1,29 @@
-import json
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from math import ceil
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from routstr.core.money import INT64_MAX
-from routstr.core.order import ChatOrder
+from routstr.core.order import Order
 from routstr.core.pricing import (
-    CONTEXT_TOKENS_MAX,
+    INPUT_CLASSES,
     NO_COST,
-    NOTHING_USED,
+    OUTPUT_CLASSES,
     PRICE_MSAT_MAX,
+    RATES,
     Cost,
     Model,
     Price,
-    Quote,
     Usage,
+    cost_lines,
     cost_of,
-    from_snapshot,
-    max_cost_msat,
-    price_snapshot,
-    quote_of,
 )
-from routstr.errors import InvalidParameter, RoutstrError
+from routstr.errors import InvalidParameter
 
-OrderOf = Callable[..., ChatOrder]
+OrderOf = Callable[..., Order]
 ModelOf = Callable[..., Model]
 
 TOKENS = st.integers(min_value=0, max_value=3_000)
@@ -42,7 +39,7 @@ def price_of(input_price: int, output_price: int, request_msat: int = 0) -> Pric
     )
 
 
-# ── cost ──────────────────────────────────────────────────────────────────────────────────────
+# ── cost ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -102,6 +99,80 @@ def test_cost_is_the_exact_sum_rounded_up_once(
     assert cost.usage is usage
 
 
+RATE = st.none() | PRICES
+OWN_RATES = st.fixed_dictionaries(dict.fromkeys(RATES[3:], RATE))
+PLAIN_RATES = st.fixed_dictionaries(dict.fromkeys(RATES[:3], PRICES))
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    """Any sane use: the classes of a side are parts of it."""
+    count = st.integers(0, 500)
+    inputs = {name: draw(count) for name in INPUT_CLASSES}
+    outputs = {name: draw(count) for name in OUTPUT_CLASSES}
+    units = {name: draw(count) for name in ("images", "seconds", "web_searches", "characters")}
+    return Usage(
+        input_tokens=sum(inputs.values()) + draw(count),
+        output_tokens=sum(outputs.values()) + draw(count),
+        **inputs, **outputs, **units,
+    )  # fmt: skip
+
+
+@given(plain=PLAIN_RATES, own=OWN_RATES, usage=usages())
+def test_a_cost_is_the_sum_of_its_lines_rounded_up_once(
+    plain: dict[str, int], own: dict[str, int | None], usage: Usage
+) -> None:
+    price = Price(version="v", **plain, **own)  # type: ignore[arg-type]  # names from RATES
+    cost, lines = cost_of(usage, price), cost_lines(usage, price)
+    assert usage.is_sane
+    exact = sum(Fraction(line.count * line.rate_msat, line.per) for line in lines)
+    assert cost.total_msat == ceil(Fraction(exact))
+    for side, part in [
+        ("base", cost.base_msat), ("input", cost.input_msat), ("output", cost.output_msat)
+    ]:  # fmt: skip
+        of_side = (line for line in lines if line.side == side)
+        part_exact = sum(Fraction(line.count * line.rate_msat, line.per) for line in of_side)
+        assert -1 < part - part_exact < 1
+    sides = {line.side: sum(x.count for x in lines if x.side == line.side) for line in lines}
+    assert sides.get("input", 0) == usage.input_tokens
+    assert sides.get("output", 0) == usage.output_tokens
+
+
+def test_every_class_has_its_own_line() -> None:
+    usage = Usage(
+        input_tokens=50, output_tokens=30, audio_input_tokens=20, reasoning_tokens=10,
+        images=2, characters=1_500,
+    )  # fmt: skip
+    price = replace(
+        price_of(1_000_000, 2_000_000, 5),
+        audio_input_msat_per_mtok=8_000_000,
+        image_msat=700,
+        characters_msat_per_million=2_000_000,
+    )
+    assert [(line.name, line.count, line.rate_msat) for line in cost_lines(usage, price)] == [
+        ("request", 1, 5),
+        ("images", 2, 700),
+        ("characters", 1_500, 2_000_000),
+        ("audio_input", 20, 8_000_000),
+        ("input", 30, 1_000_000),
+        ("reasoning", 10, 2_000_000),
+        ("output", 20, 2_000_000),
+    ]
+    assert cost_of(usage, price).base_msat == 5 + 1_400 + 3_000
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 5, "audio_input_tokens": 3, "image_input_tokens": 3},
+        {"output_tokens": 5, "reasoning_tokens": 6},
+        {"seconds": -1},
+    ],
+)
+def test_a_part_larger_than_the_whole_is_not_sane(usage: dict[str, int]) -> None:
+    assert not Usage(**{"input_tokens": 0, "output_tokens": 0, **usage}).is_sane
+
+
 def test_cached_input_has_the_input_price_unless_it_has_its_own() -> None:
     usage = Usage(input_tokens=10, output_tokens=0, cache_read_tokens=6, cache_creation_tokens=1)
     price = price_of(10_000_000, 0)
@@ -133,187 +204,7 @@ def test_a_capped_cost_is_still_the_sum_of_its_parts(
     assert NO_COST.capped_at(amount) == NO_COST
 
 
-# ── quote ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_published_maximum(model_of: ModelOf) -> None:
-    assert max_cost_msat(model_of(request_msat=5)) == 900 + 400 + 5
-    assert max_cost_msat(model_of(cache_creation=2_000_000)) == 1_800 + 400
-
-
-def test_a_quote_is_prompt_bytes_and_output_limit(order_of: OrderOf, model_of: ModelOf) -> None:
-    order = order_of(max_tokens=50)
-    quote = quote_of(order, model_of(request_msat=3))
-    bytes_bound = len(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":50}')
-    assert quote.input_tokens_max == order.prompt_bytes == bytes_bound
-    assert quote.total_msat == bytes_bound + 50 * 4 + 3
-    assert quote.minimum_msat == bytes_bound + 16 * 4 + 3
-    assert quote.output_tokens_max == 50
-    assert quote.usage_cap == 1_000
-
-
-def test_each_choice_is_quoted(order_of: OrderOf, model_of: ModelOf) -> None:
-    order = order_of(max_completion_tokens=50, n=3)
-    quote = quote_of(order, model_of())
-    assert quote.total_msat == order.prompt_bytes + 150 * 4
-    assert quote.minimum_msat == order.prompt_bytes + 48 * 4
-    assert (quote.output_tokens_max, quote.usage_cap) == (150, 3_000)
-
-
-def test_the_model_limits_what_the_client_does_not(order_of: OrderOf, model_of: ModelOf) -> None:
-    order = order_of()
-    quote = quote_of(order, model_of())
-    assert quote.total_msat == order.prompt_bytes + 100 * 4
-
-
-def test_a_small_limit_is_its_own_minimum(order_of: OrderOf, model_of: ModelOf) -> None:
-    quote = quote_of(order_of(max_tokens=3), model_of())
-    assert quote.minimum_msat == quote.total_msat == quote.msat_for(3) == quote.msat_for(99)
-
-
-@pytest.mark.parametrize("members", [{"tools": [{"type": "function"}]}, {"functions": [{}]}])
-def test_tools_have_a_template(
-    members: dict[str, object], order_of: OrderOf, model_of: ModelOf
-) -> None:
-    order = order_of(max_tokens=1, **members)
-    assert quote_of(order, model_of()).input_tokens_max == order.prompt_bytes + 512
-
-
-def test_an_unbounded_body_is_quoted_at_the_whole_context(
-    order_of: OrderOf, model_of: ModelOf
-) -> None:
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}
-    quote = quote_of(order_of(messages=[image]), model_of())
-    assert quote.input_tokens_max == 1_000
-    assert quote.total_msat == max_cost_msat(model_of()) == 900 + 400
-    # several choices share one prompt: each leaves the context less its own output
-    two = quote_of(order_of(messages=[image], n=2, max_tokens=50), model_of())
-    assert two.total_msat == 950 + 2 * 50 * 4
-    # where output is the cheaper one, an answer of input alone is the dearest
-    cheap = model_of(output_price=500_000, max_output_tokens=0)
-    assert quote_of(order_of(messages=[image]), cheap).total_msat == 1_000
-
-
-@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-def test_a_limit_above_the_models_is_refused(
-    field: str, order_of: OrderOf, model_of: ModelOf
-) -> None:
-    with pytest.raises(InvalidParameter) as refusal:
-        quote_of(order_of(**{field: 101}), model_of())
-    assert refusal.value.param == field
-
-
-ORDERS = st.fixed_dictionaries(
-    {
-        "content": st.text(max_size=600),
-        "n": st.integers(1, 4),
-        "limit": st.none() | st.integers(1, 1_000),
-        "image": st.booleans(),
-    }
-)
-MODELS = st.fixed_dictionaries(
-    {
-        "context_length": st.integers(1, 1_000),
-        "max_output_tokens": st.integers(1, 1_000),
-        "input_price": PRICES,
-        "output_price": PRICES,
-        "request_msat": st.integers(0, 50),
-        "cache_creation": st.none() | PRICES,
-        "cache_read": st.none() | PRICES,
-    }
-)
-
-
-def quoted(
-    order: dict[str, object], model: dict[str, int], order_of: OrderOf, model_of: ModelOf
-) -> tuple[Quote, Model]:
-    sold = model_of(
-        **{**model, "max_output_tokens": min(model["max_output_tokens"], model["context_length"])}
-    )
-    limit = order["limit"]
-    members: dict[str, object] = {"n": order["n"]}
-    if isinstance(limit, int):
-        members["max_tokens"] = min(limit, sold.max_output_tokens)
-    content: object = order["content"]
-    if order["image"]:
-        content = [{"type": "image_url"}]
-    members["messages"] = [{"role": "user", "content": content}]
-    return quote_of(order_of(**members), sold), sold
-
-
-@given(order=ORDERS, model=MODELS, data=st.data())
-def test_no_use_within_the_bounds_costs_more_than_the_quote(
-    order: dict[str, object],
-    model: dict[str, int],
-    data: st.DataObject,
-    order_of: OrderOf,
-    model_of: ModelOf,
-) -> None:
-    quote, sold = quoted(order, model, order_of, model_of)
-    outputs = [data.draw(st.integers(0, quote.output_limit)) for _ in range(quote.n)]
-    room = quote.context_length - max(outputs)
-    price = quote.price
-    if price.output_msat_per_mtok < price.prompt_msat_per_mtok:
-        # there the published maximum, which no quote exceeds, is below what a context can hold
-        room = min(room, sold.context_length - sold.max_output_tokens)
-    prompt = data.draw(st.integers(0, max(0, min(quote.input_tokens_max, room))))
-    read = data.draw(st.integers(0, prompt))
-    usage = Usage(
-        input_tokens=prompt,
-        output_tokens=sum(outputs),
-        cache_read_tokens=read,
-        cache_creation_tokens=data.draw(st.integers(0, prompt - read)),
-    )
-    cost_msat = cost_of(usage, price).total_msat
-    assert cost_msat <= quote.msat_for(sum(outputs)) <= quote.total_msat
-    assert all(0 <= tokens <= quote.usage_cap for tokens in (prompt, sum(outputs)))
-
-
-@given(order=ORDERS, model=MODELS)
-def test_no_quote_exceeds_the_published_maximum(
-    order: dict[str, object], model: dict[str, int], order_of: OrderOf, model_of: ModelOf
-) -> None:
-    quote, sold = quoted(order, model, order_of, model_of)
-    assert quote.total_msat <= max_cost_msat(sold) * quote.n
-    assert quote.minimum_msat <= quote.total_msat
-
-
-@given(order=ORDERS, model=MODELS, amount=st.integers(0, 10_000))
-def test_a_lowered_limit_is_the_highest_that_is_paid_for(
-    order: dict[str, object],
-    model: dict[str, int],
-    amount: int,
-    order_of: OrderOf,
-    model_of: ModelOf,
-) -> None:
-    quote, _ = quoted(order, model, order_of, model_of)
-    bounds = [quote.msat_for(limit * quote.n) for limit in range(quote.output_limit + 1)]
-    assert bounds == sorted(bounds)
-    steps = [quote.msat_for(tokens) for tokens in range(min(quote.output_tokens_max, 50))]
-    assert steps == sorted(steps)
-    limit = quote.output_limit_for(amount)
-    assert limit == max([place for place, msat in enumerate(bounds) if msat <= amount], default=0)
-    assume(amount >= quote.minimum_msat)
-    lowered = quote.lowered_to(limit)
-    assert lowered.total_msat == bounds[limit] <= amount
-    assert lowered.lowered_to(10**9) == lowered
-
-
-def test_everything_fits_64_bits() -> None:
-    price = price_of(PRICE_MSAT_MAX, PRICE_MSAT_MAX, PRICE_MSAT_MAX)
-    model = Model(
-        id="m",
-        name="M",
-        context_length=CONTEXT_TOKENS_MAX,
-        max_output_tokens=CONTEXT_TOKENS_MAX,
-        price=price,
-    )
-    most = CONTEXT_TOKENS_MAX * 128
-    assert max_cost_msat(model) * 128 < INT64_MAX
-    assert cost_of(Usage(input_tokens=most, output_tokens=most), price).total_msat < INT64_MAX
-
-
-# ── refusals and snapshots ────────────────────────────────────────────────────────────────────
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("value", [-1, PRICE_MSAT_MAX + 1, True, 1.5])
@@ -340,35 +231,3 @@ def test_a_price_is_an_integer_in_range(name: str, value: int) -> None:
 def test_a_model_has_sane_lengths(members: dict[str, int], model_of: ModelOf) -> None:
     with pytest.raises(InvalidParameter):
         model_of(**members)
-
-
-def test_a_snapshot_pins_the_quote(order_of: OrderOf, model_of: ModelOf) -> None:
-    quote = quote_of(order_of(n=2), model_of(cache_creation=5, cache_read=0, request_msat=9))
-    snapshot = price_snapshot(quote)
-    assert all(type(value) in (int, str) for value in snapshot.values())
-    assert from_snapshot(json.loads(json.dumps(snapshot))) == quote
-
-
-def test_a_snapshot_without_cache_prices_costs_the_same(
-    order_of: OrderOf, model_of: ModelOf
-) -> None:
-    quote = quote_of(order_of(), model_of())
-    pinned = from_snapshot(price_snapshot(quote))
-    usage = Usage(input_tokens=9, output_tokens=2, cache_read_tokens=4)
-    assert cost_of(usage, pinned.price) == cost_of(usage, quote.price)
-    assert pinned.msat_for(7) == quote.msat_for(7)
-
-
-@pytest.mark.parametrize("name", ["price_version", "n", "total_msat", "model_id"])
-@pytest.mark.parametrize("value", [None, True, []])
-def test_a_broken_snapshot_is_no_quote(
-    name: str, value: object, order_of: OrderOf, model_of: ModelOf
-) -> None:
-    snapshot = {**price_snapshot(quote_of(order_of(), model_of())), name: value}
-    with pytest.raises(RoutstrError) as refusal:
-        from_snapshot(snapshot)
-    assert refusal.value.status == 500
-
-
-def test_nothing_used_costs_the_request_alone(model_of: ModelOf) -> None:
-    assert cost_of(NOTHING_USED, model_of(request_msat=4).price).total_msat == 4

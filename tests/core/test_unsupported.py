@@ -2,11 +2,11 @@ from collections.abc import Callable
 
 import pytest
 
-from routstr.core.order import ChatOrder
+from routstr.core.order import Order
 from routstr.core.unsupported import HARMS, fold, refuse_unsupported
 from routstr.errors import UnsupportedParameter
 
-OrderOf = Callable[..., ChatOrder]
+OrderOf = Callable[..., Order]
 
 NAMES = [
     "service_tier",
@@ -64,7 +64,7 @@ def test_cost_and_redirection_are_refused(name: str, value: object, order_of: Or
 def test_every_name_of_the_table_is_refused(name: str) -> None:
     assert fold(name) == name
     with pytest.raises(UnsupportedParameter):
-        refuse_unsupported({name: "x"})
+        refuse_unsupported({name: "x"}, {})
 
 
 @pytest.mark.parametrize("name", NAMES)

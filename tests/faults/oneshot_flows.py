@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from routstr.core.order import parse_chat_order
-from routstr.core.pricing import quote_of
+from routstr.core.dialects import CHAT
+from routstr.core.quote import quote_of
 from routstr.errors import RefundKeyNotFound, RefundNotFound
 from routstr.flows.change import Change, change_by_token
 from routstr.flows.exchange import Answer
@@ -17,6 +17,7 @@ from routstr.flows.oneshot import check_payment
 from routstr.flows.purchase import Purchase
 from routstr.flows.redeem import redeem
 from routstr.flows.road import begin
+from tests.core.ordering import parse_chat_order
 from tests.faults.ecash_flows import all_redeemed, locked_coin
 from tests.faults.flows import (
     RESTORE,
@@ -34,7 +35,6 @@ from tests.harness.kiosk import COST_MSAT
 from tests.harness.shop import order
 
 LEFT: Final = "SELECT balance FROM apikey WHERE id = 'key_' || :change_id"
-PATH: Final = "/chat/completions"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +57,9 @@ class XCashu:
         asked = parse_chat_order(json.dumps(order()).encode())
         quote = quote_of(asked, ctx.catalog.find(asked.model_id))
         credential = await check_payment(ctx, self.token, quote)
-        purchase = Purchase(path=PATH, headers={}, credential=credential, order=asked, quote=quote)
+        purchase = Purchase(
+            headers={}, credential=credential, dialect=CHAT, order=asked, quote=quote
+        )
         exchange = begin(ctx, purchase, request_id=ctx.new_id("req"))
         self.answer = await exchange.answer()
 

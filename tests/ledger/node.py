@@ -10,7 +10,8 @@ from hashlib import sha256
 
 from sqlalchemy import select, text
 
-from routstr.core.pricing import Model, Price, Quote, Usage, price_snapshot
+from routstr.core.pricing import Model, Price, Usage
+from routstr.core.quote import Quote, price_snapshot
 from routstr.ecash import bdhke
 from routstr.ecash.amounts import FloatGoal, split_for_float
 from routstr.ecash.keyset import fee, keyset_id
@@ -274,6 +275,9 @@ def snapshot(quote_msat: int) -> dict[str, int | str]:
         price=PRICE,
         n=1,
         context_length=MODEL.context_length,
+        prompt_rate_msat=PRICE.input_msat_per_mtok,
+        answer_rate_msat=PRICE.output_msat_per_mtok,
+        base_msat=0,
         input_tokens_max=quote_msat,
         output_limit=0,
         ceiling_msat=quote_msat,

@@ -1,4 +1,4 @@
-"""Metering an answer while its bytes pass (contract section 6, guarantees I-21).
+"""Metering a chat stream while its bytes pass (contract section 6, guarantees I-21).
 
 Laws: bytes out are bytes in, less or plus the events the contract names; how the bytes were
 chunked changes neither them nor the tally; the last usage seen counts, never a sum.
@@ -7,35 +7,19 @@ Held back until settlement: the event with `finish_reason`, the usage event if t
 for usage (else it is dropped), what trails them without output, and `[DONE]`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
-from routstr.core.answer import INSANE, Piece, json_object, read_piece
+from routstr.core.dialects.chat_answer import INSANE, Piece, json_object, read_piece
 from routstr.core.outcome import Tally, output_tokens_of
 from routstr.core.pricing import Usage
-from routstr.core.receipt import add_usage, splice_cost, usage_in
+from routstr.core.receipt import add_usage, splice_cost, usage_in, usage_object
 from routstr.core.sse import EVENT_BYTES_MAX, EventSplitter, EventTooLarge, data_of, with_data
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
 _DONE: Final = b"[DONE]"
-
-
-def meter_body(body: bytes, *, usage_cap: int) -> Tally:
-    """The tally of a whole JSON answer; of one that is no JSON object, only that."""
-    value = json_object(body)
-    if value is None:
-        return Tally(malformed_events=1)
-    piece = read_piece(value, part="message", usage_cap=usage_cap)
-    return Tally(
-        usage=None if piece.usage is INSANE else piece.usage,
-        usage_insane=piece.usage is INSANE,
-        finish_seen=bool(piece.finished),
-        done_seen=True,
-        output_seen=piece.output_seen,
-        output_text_bytes=piece.output_text_bytes,
-        error_seen=piece.is_error,
-    )
 
 
 class ChatStreamMeter:
@@ -136,7 +120,7 @@ class ChatStreamMeter:
 
     # ── how it ends ───────────────────────────────────────────────────────────────────────────
 
-    def finish(self, cost: bytes | None, comment: bytes, *, usage: bytes | None = None) -> bytes:
+    def finish(self, cost: bytes | None, comment: bytes, *, usage: Usage | None = None) -> bytes:
         """The end of a stream in good order: what was held with the cost, the comment, `[DONE]`.
 
         `cost` comes from `cost_members`; `usage` stands in if the upstream reported none. Asked
@@ -151,26 +135,28 @@ class ChatStreamMeter:
             held[place] = self._with_cost(held[place], cost, usage)
         return self._given(self._held.release() + comment + self._done_event)
 
-    def clean_end(self, usage: bytes, cost: bytes, comment: bytes) -> bytes:
+    def clean_end(self, usage: Usage, cost: bytes, comment: bytes) -> bytes:
         """The end that the node makes when the key's money ends: `finish_reason: "length"`.
 
-        `usage` is the usage object to tell, `cost` comes from `cost_members`.
+        `usage` is what to tell, `cost` comes from `cost_members`.
         """
         choices = [
             {"index": index, "delta": {}, "finish_reason": "length"}
             for index in sorted(self._open - self._finished or {0})
         ]
         last = orjson.dumps({**self._identity(), "choices": choices})
+        told = usage_object(usage)
         if self._usage_asked:
             usage_chunk = orjson.dumps({**self._identity(), "choices": []})
-            events = _event(last) + _event(splice_cost(add_usage(usage_chunk, usage), cost))
+            events = _event(last) + _event(splice_cost(add_usage(usage_chunk, told), cost))
         else:
-            events = _event(splice_cost(add_usage(last, usage), cost))
+            events = _event(splice_cost(add_usage(last, told), cost))
         return self._given(self._held.release() + events + comment + DONE_EVENT)
 
-    def error_end(self, error_json: bytes, comment: bytes) -> bytes:
-        """The end after a failure: what was held, the comment, `error_json` (`{"error":{…}}`)."""
-        return self._given(self._held.release() + comment + _event(error_json))
+    def error_end(self, error: Mapping[str, object], comment: bytes) -> bytes:
+        """The end after a failure: what was held, the comment, `{"error":{…}}`."""
+        said = _event(orjson.dumps({"error": error}))
+        return self._given(self._held.release() + comment + said)
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
@@ -227,11 +213,11 @@ class ChatStreamMeter:
         elif piece.usage is not None:
             self._usage, self._usage_insane, self._usage_data = piece.usage, False, data
 
-    def _with_cost(self, event: bytes, cost: bytes, usage: bytes | None) -> bytes:
+    def _with_cost(self, event: bytes, cost: bytes, usage: Usage | None) -> bytes:
         data = data_of(event) or b""
         if not (self._usage_asked and usage_in(data)):
             reported = usage_in(self._usage_data) if self._usage_data else None
-            shown = reported or usage
+            shown = reported or (None if usage is None else usage_object(usage))
             data = add_usage(data, shown) if shown else data
         return with_data(event, splice_cost(data, cost))
 
