@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from routstr.core.dialects.base import Media, StreamMeter
-from routstr.core.dialects.chat_answer import INSANE, json_object, read_piece
+from routstr.core.dialects.chat_answer import json_object, read_piece
 from routstr.core.dialects.chat_stream import ChatStreamMeter
 from routstr.core.order import (
     Medium,
@@ -21,6 +21,7 @@ from routstr.core.outcome import Tally
 from routstr.core.receipt import Receipt, cost_members, splice_cost
 from routstr.core.strict_json import parse_strictly
 from routstr.core.unsupported import fold, refuse_unsupported
+from routstr.core.usage import INSANE
 from routstr.errors import InvalidParameter
 
 LIMIT_FIELDS: Final = ("max_completion_tokens", "max_tokens")

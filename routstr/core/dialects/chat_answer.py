@@ -6,22 +6,13 @@ refusal, tool calls, audio and images; a role or an id is none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, Literal
 
 import orjson
 
 from routstr.core.order import CHOICES_MAX
 from routstr.core.pricing import Usage
-
-
-class Insane(Enum):
-    """A usage that cannot be: not an integer in [0, cap]."""
-
-    INSANE = "insane"
-
-
-INSANE: Final = Insane.INSANE
+from routstr.core.usage import Insane, normalise_usage
 
 _TEXT_FIELDS: Final = ("content", "refusal")
 # Vendors send one thought under several names at once: the longest counts.
@@ -85,63 +76,6 @@ def read_piece(
         output_text_bytes=text_bytes,
         is_error=bool(value.get("error")),
     )
-
-
-# ── usage ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def normalise_usage(value: object, usage_cap: int) -> Usage | Insane | None:
-    """The usage in an OpenAI `usage` value.
-
-    None if it reports none: absent, null, or a count that is neither given nor follows from the
-    total (some vendors leave out zeros). INSANE if a count is not an integer in [0, `usage_cap`].
-    """
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        return INSANE
-    counts = [
-        _sane(count, usage_cap)
-        for count in (
-            *_prompt_and_completion(value),
-            _detail(value, "prompt_tokens_details", "cached_tokens"),
-            _detail(value, "completion_tokens_details", "reasoning_tokens"),
-        )
-    ]
-    prompt, completion, cached, reasoning = counts
-    if INSANE in counts:
-        return INSANE
-    if not isinstance(prompt, int) or not isinstance(completion, int):
-        return None
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=completion,
-        cache_read_tokens=min(cached, prompt) if isinstance(cached, int) else 0,
-        reasoning_tokens=min(reasoning, completion) if isinstance(reasoning, int) else 0,
-    )
-
-
-def _sane(count: object, usage_cap: int) -> int | Insane | None:
-    if count is None or (type(count) is int and 0 <= count <= usage_cap):
-        return count
-    return INSANE
-
-
-def _prompt_and_completion(usage: Mapping[str, object]) -> tuple[object, object]:
-    """Both counts; one that is missing follows from the total."""
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    total = usage.get("total_tokens")
-    if type(total) is int:
-        if prompt is None and type(completion) is int:
-            prompt = total - completion
-        elif completion is None and type(prompt) is int:
-            completion = total - prompt
-    return prompt, completion
-
-
-def _detail(usage: Mapping[str, object], name: str, count: str) -> object:
-    details = usage.get(name)
-    return details.get(count) if isinstance(details, dict) else None
 
 
 # ── output ────────────────────────────────────────────────────────────────────────────────────

@@ -12,11 +12,12 @@ from typing import Final
 
 import orjson
 
-from routstr.core.dialects.chat_answer import INSANE, Piece, json_object, read_piece
+from routstr.core.dialects.chat_answer import Piece, json_object, read_piece
 from routstr.core.outcome import Tally, output_tokens_of
 from routstr.core.pricing import Usage
 from routstr.core.receipt import add_usage, splice_cost, usage_in, usage_object
 from routstr.core.sse import EVENT_BYTES_MAX, EventSplitter, EventTooLarge, data_of, with_data
+from routstr.core.usage import INSANE
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
 _DONE: Final = b"[DONE]"
