@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 
 pytest_plugins = [
+    "tests.harness.memory",
     "tests.harness.strict",
     "tests.harness.databases",
     "tests.harness.mint",
