@@ -142,6 +142,7 @@ class ServerProcess:
 class Server(ABC):
     """A server that keeps its address over restarts. Subclasses say what runs and when it is up."""
 
+    process_type: type[ServerProcess] = ServerProcess
     ready_path: str = "/"
     start_timeout_s: float = 30
     attempts_max: int = 3
@@ -194,7 +195,7 @@ class Server(ABC):
         raise AssertionError("the loop returns or raises")
 
     def _start_once(self) -> Self:
-        self._process = ServerProcess(
+        self._process = self.process_type(
             self.argv(),
             env=self.environment(),
             cwd=self.directory,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo.servers import MODELS_FILE
-from tests.harness.command import run
+from tests.harness.command import run, run_anew
 from tests.harness.process import StartNode
 
 GOOD = {
@@ -74,7 +74,7 @@ def test_a_database_opens_with_its_own_key_alone(start_node: StartNode, tmp_path
 
 
 def test_help_needs_no_settings(tmp_path: Path) -> None:
-    shown = run(tmp_path, {}, "--help")
+    shown = run_anew(tmp_path, {}, "--help")
     assert shown.returncode == 0
     assert "serve" in shown.stdout
     assert "audit" in shown.stdout

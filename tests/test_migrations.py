@@ -1,23 +1,20 @@
 """The commands operators migrate with, on both engines; the schema is the ledger's affair."""
 
-import subprocess
-import sys
-
 from demo.process import ROOT
+from tests.harness.command import run_module
 
 
 def alembic(url: str, *arguments: str) -> str:
     """Run what a `make db-…` target runs, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
+    done = run_module(
+        "alembic",
+        arguments,
         env={
             "PATH": "/usr/bin:/bin",
             "ROUTSTR_DATABASE_URL": url,
             "ROUTSTR_CASHU_MINTS": "https://mint.example.com",
         },
         cwd=ROOT,
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,6 +15,7 @@ from routstr.app import observing
 from routstr.config import Settings
 from routstr.flows.audit import audit
 from tests.crash.launcher import VARIABLE
+from tests.harness.nursery import NurseryProcess
 
 RECOVERY_S = 30.0  # a net, not a promise: what is promised is measured by the proofs
 SECRET = "crash-secret-0123456789-0123456789-0123456789"
@@ -23,6 +24,7 @@ SECRET = "crash-secret-0123456789-0123456789-0123456789"
 class Mortal(Node):
     """A node with a trap: `arm` chooses where it dies next, `fallen` awaits that and revives it."""
 
+    process_type = NurseryProcess
     module = "tests.crash.launcher"
     arguments = ()
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import pytest
 
 from demo.servers import DemoUpstream, Node
+from tests.harness.nursery import NurseryProcess
 
 LAUNCHER: Final = "tests.harness.launcher"
 FAILPOINT: Final = "FAILPOINT"
@@ -20,6 +21,8 @@ class NodeProcess(Node):
     `arm("deposit.after_mint_answered")` dies the first time that point is reached,
     `arm("…:3")` the third time. A node is disarmed again by `arm(None)`.
     """
+
+    process_type = NurseryProcess
 
     def __init__(
         self, directory: Path, *, settings: Mapping[str, str], failpoint: str | None = None
