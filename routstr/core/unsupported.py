@@ -15,7 +15,7 @@ _PRICE: Final = "it changes the price of tokens"
 _SEARCH: Final = "searches are billed apart from tokens"
 _SERVER_TOOL: Final = "it runs tools that are billed apart from tokens"
 _SAMPLES: Final = "it generates answers that are billed but not returned"
-_LIMIT: Final = "it sets a length that the quote does not see; use max_completion_tokens"
+_LIMIT: Final = "it sets a length that the quote does not see"
 _ROUTE: Final = "it would choose another model, provider or route than the one quoted"
 _ELSEWHERE: Final = "it would send the request to another place"
 _ACCOUNT: Final = "it would use another key or account"
@@ -54,7 +54,10 @@ HARMS: Final[Mapping[str, str]] = {
     "modalities": _MEDIA,
     "responsemodalities": _MEDIA,
     "chattemplate": "a template can make the prompt longer than the body",
-    # lengths under other names
+    # lengths and counts, where a dialect does not read them itself
+    "n": _SAMPLES,
+    "maxtokens": _LIMIT,
+    "maxcompletiontokens": _LIMIT,
     "maxoutputtokens": _LIMIT,
     "maxnewtokens": _LIMIT,
     "maxtokenstosample": _LIMIT,
@@ -133,6 +136,7 @@ _FRAGMENT: Final = re.compile("|".join(_FRAGMENT_HARMS))
 _HARMLESS: Final[Mapping[str, tuple[object, ...]]] = {
     "servicetier": ("default",),
     "background": (False,),
+    "n": (1,),
     "bestof": (1,),
     "numbeams": (1,),
     "numreturnsequences": (1,),

@@ -5,9 +5,19 @@ from typing import Final
 
 from routstr.core.dialects.base import Dialect, StreamMeter
 from routstr.core.dialects.chat import ChatDialect
+from routstr.core.dialects.completions import CompletionsDialect
+from routstr.core.dialects.vectors import EmbeddingsDialect, ModerationsDialect, RerankDialect
 
 __all__ = ["CHAT", "DIALECTS", "Dialect", "StreamMeter"]
 
 CHAT: Final[Dialect] = ChatDialect()
 
-DIALECTS: Final[Mapping[str, Dialect]] = {each.path: each for each in (CHAT,)}
+_ALL: Final[tuple[Dialect, ...]] = (
+    CHAT,
+    CompletionsDialect(),
+    EmbeddingsDialect(),
+    ModerationsDialect(),
+    RerankDialect(),
+)
+
+DIALECTS: Final[Mapping[str, Dialect]] = {each.path: each for each in _ALL}

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from routstr.core.dialects.base import Media, StreamMeter
-from routstr.core.dialects.chat_answer import json_object, read_piece
+from routstr.core.dialects.chat_answer import Part, json_object, read_piece
 from routstr.core.dialects.chat_stream import ChatStreamMeter
 from routstr.core.order import (
     Medium,
@@ -54,8 +54,10 @@ _TEXT_PART_FIELDS: Final = frozenset({"type", "text", "refusal", "cache_control"
 class ChatDialect:
     """POST /chat/completions."""
 
-    path: Final = "/chat/completions"
+    path = "/chat/completions"
     media: Final[Media] = "json"
+    limit_fields: tuple[str, ...] = LIMIT_FIELDS
+    part: Part = "message"
 
     def parse(self, body: bytes, *, content_type: str, depth_max: int) -> Order:
         """The order; null means absent. Raises as `Dialect.parse`."""
@@ -69,7 +71,7 @@ class ChatDialect:
         return Order(
             model_id=model_id_in(value),
             stream=stream,
-            usage_asked=_is_usage_asked(value) and stream,
+            usage_asked=usage_is_asked(value) and stream,
             n=choices_in(value),
             output_limit=limit,
             output_limit_field=limit_field,
@@ -87,7 +89,7 @@ class ChatDialect:
         """Streams always ask for usage, or there would be nothing exact to charge by."""
         body = {**order.body, "model": forwarded_model_id}
         if output_limit is not None:
-            body |= lowered_limits(order.body, LIMIT_FIELDS, output_limit)
+            body |= lowered_limits(order.body, self.limit_fields, output_limit)
         if order.stream:
             options = order.body.get("stream_options")
             asked = options.items() if isinstance(options, dict) else ()
@@ -97,7 +99,7 @@ class ChatDialect:
 
     def meter_body(self, body: bytes, *, order: Order, content_type: str, usage_cap: int) -> Tally:
         """The tally of a whole JSON answer; of one that is no JSON object, only that."""
-        return meter_body(body, usage_cap=usage_cap)
+        return meter_body(body, usage_cap=usage_cap, part=self.part)
 
     def with_cost(self, body: bytes, receipt: Receipt) -> bytes:
         """With the cost in `usage`."""
@@ -116,12 +118,12 @@ class ChatDialect:
         return b"data: " + orjson.dumps({"error": error}) + b"\n\n"
 
 
-def meter_body(body: bytes, *, usage_cap: int) -> Tally:
+def meter_body(body: bytes, *, usage_cap: int, part: Part = "message") -> Tally:
     """The tally of a whole JSON answer; of one that is no JSON object, only that."""
     value = json_object(body)
     if value is None:
         return Tally(malformed_events=1)
-    piece = read_piece(value, part="message", usage_cap=usage_cap)
+    piece = read_piece(value, part=part, usage_cap=usage_cap)
     return Tally(
         usage=None if piece.usage is INSANE else piece.usage,
         usage_insane=piece.usage is INSANE,
@@ -142,7 +144,8 @@ def _messages(value: Mapping[str, object]) -> list[dict[str, object]]:
     return messages
 
 
-def _is_usage_asked(value: Mapping[str, object]) -> bool:
+def usage_is_asked(value: Mapping[str, object]) -> bool:
+    """Whether a stream's usage is asked for. Raises InvalidParameter."""
     options = value.get("stream_options")
     if options is None:
         return False

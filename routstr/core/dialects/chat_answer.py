@@ -14,6 +14,9 @@ from routstr.core.order import CHOICES_MAX
 from routstr.core.pricing import Usage
 from routstr.core.usage import Insane, normalise_usage
 
+Part = Literal["delta", "message", "text"]
+"""Where a choice keeps its output: a stream's chunk, a whole answer, a bare completion."""
+
 _TEXT_FIELDS: Final = ("content", "refusal")
 # Vendors send one thought under several names at once: the longest counts.
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_details")
@@ -48,9 +51,7 @@ def json_object(data: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_piece(
-    value: Mapping[str, object], *, part: Literal["delta", "message"], usage_cap: int
-) -> Piece:
+def read_piece(value: Mapping[str, object], *, part: Part, usage_cap: int) -> Piece:
     """What `value` says; `part` is where its choices keep their output."""
     choices = value.get("choices")
     indexes: set[int] = set()
@@ -64,7 +65,7 @@ def read_piece(
             indexes.add(index)
             if choice.get("finish_reason") is not None:
                 finished.add(index)
-        output = choice.get(part)
+        output = {"content": choice.get(part)} if part == "text" else choice.get(part)
         if isinstance(output, dict):
             part_seen, part_bytes = _output_of(output)
             seen, text_bytes = seen or part_seen, text_bytes + part_bytes

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from routstr.core.dialects.chat_answer import Piece, json_object, read_piece
+from routstr.core.dialects.chat_answer import Part, Piece, json_object, read_piece
 from routstr.core.outcome import Tally, output_tokens_of
 from routstr.core.pricing import Usage
 from routstr.core.receipt import add_usage, splice_cost, usage_in, usage_object
@@ -26,8 +26,13 @@ _DONE: Final = b"[DONE]"
 class ChatStreamMeter:
     """The meter of one chat stream: `feed` each chunk, `close` at its end, then one of the ends.
 
-    `usage_cap` is the most tokens a sane usage reports (`Quote.usage_cap`).
+    `usage_cap` is the most tokens a sane usage reports (`Quote.usage_cap`). `part` is where a
+    choice keeps its output, `nothing_more` what one says that ends without any.
     """
+
+    part: Part = "delta"
+    chunk_object = "chat.completion.chunk"
+    nothing_more: Mapping[str, object] = {"delta": {}}
 
     def __init__(
         self, *, usage_asked: bool, usage_cap: int, event_bytes_max: int = EVENT_BYTES_MAX
@@ -142,7 +147,7 @@ class ChatStreamMeter:
         `usage` is what to tell, `cost` comes from `cost_members`.
         """
         choices = [
-            {"index": index, "delta": {}, "finish_reason": "length"}
+            {"index": index, **self.nothing_more, "finish_reason": "length"}
             for index in sorted(self._open - self._finished or {0})
         ]
         last = orjson.dumps({**self._identity(), "choices": choices})
@@ -174,7 +179,7 @@ class ChatStreamMeter:
         if value is None:
             self._malformed_events += 1
             return self._held.release() + event
-        piece = read_piece(value, part="delta", usage_cap=self._usage_cap)
+        piece = read_piece(value, part=self.part, usage_cap=self._usage_cap)
         is_usage_only = self._is_usage_only(piece)
         self._count(piece, value, data)
         if piece.is_error:
@@ -223,7 +228,7 @@ class ChatStreamMeter:
         return with_data(event, splice_cost(data, cost))
 
     def _identity(self) -> dict[str, object]:
-        return {"object": "chat.completion.chunk", **self._first}
+        return {"object": self.chunk_object, **self._first}
 
     def _given(self, out: bytes) -> bytes:
         self._bytes_out += len(out)
