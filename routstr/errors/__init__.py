@@ -37,6 +37,7 @@ from routstr.errors.node import (
     ServiceUnavailable,
 )
 from routstr.errors.request import (
+    AnswerGone,
     BalanceTooSmall,
     IdempotencyMismatch,
     InsufficientBalance,
@@ -82,6 +83,7 @@ from routstr.errors.wallet import (
 
 __all__ = [
     "RETRY_AFTER_S",
+    "AnswerGone",
     "BalanceTooSmall",
     "ConfigError",
     "Detail",

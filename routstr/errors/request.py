@@ -135,7 +135,7 @@ class MethodNotAllowed(RoutstrError):
     status, type, code = 405, "not_found_error", "not_found"
 
 
-# ── 408, 413, 415, 425, 429: limits and timing ────────────────────────────────────────────────
+# ── 408, 410, 413, 415, 422, 425, 429: limits, timing, repeats ────────────────────────────────
 
 
 class RequestTimeout(RoutstrError):
@@ -172,6 +172,12 @@ class RateLimited(RoutstrError):
     """Too many requests."""
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class AnswerGone(RoutstrError):
+    """This request was answered and paid before, and its answer is not kept; details say more."""
+
+    status, type, code = 410, "gone", "answer_gone"
 
 
 class IdempotencyMismatch(RoutstrError):

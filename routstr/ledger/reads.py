@@ -296,6 +296,12 @@ async def held_holds(
     return [(row.id, row.api_key_id) for row in rows]
 
 
+async def is_held(connection: ReadConnection, hold_id: str) -> bool:
+    """Whether that hold has not ended yet."""
+    state = await connection.scalar(select(RESERVATION.c.state).where(RESERVATION.c.id == hold_id))
+    return bool(state == HoldState.HELD)
+
+
 async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, int] | None:
     """The sealed value in force of a setting, with its version."""
     row = (

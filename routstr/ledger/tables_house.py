@@ -151,15 +151,27 @@ class Invite(Row, table=True):
 
 
 class Idempotency(Row, table=True):
-    """The first answer to an Idempotency-Key, sealed, and the fingerprint of its request (I-15)."""
+    """Who claimed an Idempotency-Key, and what was answered, sealed, while it is kept (I-15).
+
+    `reservation_id` says how the request stands; `fingerprint` and `key` are digests.
+    """
 
     __tablename__ = "idempotency"
+    __table_args__ = (
+        Index(
+            "ix_idempotency_answer_expires_at",
+            "answer_expires_at",
+            postgresql_where=text("answer_expires_at IS NOT NULL"),
+            sqlite_where=text("answer_expires_at IS NOT NULL"),
+        ),
+    )
     scope: str = Field(primary_key=True, sa_type=Text)
     key: str = Field(primary_key=True, sa_type=Text)
+    reservation_id: str = Field(unique=True, sa_type=Text)
     fingerprint: str = Field(sa_type=Text)
-    state: str = Field(sa_type=Text)
-    status_code: int | None = Field(default=None, sa_type=Money)
     answer: str | None = Field(default=None, sa_type=SealedText)
+    answer_expires_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    available_after: int | None = Field(default=None, sa_type=Money)
     created_at: datetime = Field(sa_type=UtcTime)
     expires_at: datetime = Field(index=True, sa_type=UtcTime)
 

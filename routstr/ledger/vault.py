@@ -45,6 +45,7 @@ class Vault:
         self._random_bytes = random_bytes
         self.key_id: Final = hashlib.sha256(b"routstr key id" + master).hexdigest()[:8]
         self._pepper = self.derive("api key pepper v1")
+        self._digest_key = self.derive("digest v1")
         self._ciphers: dict[str, AESGCM] = {}
 
     def derive(self, purpose: str) -> bytes:
@@ -55,6 +56,10 @@ class Vault:
     def key_hash(self, api_key: str) -> str:
         """The only form of an API key that is stored: hex HMAC-SHA-256 under the pepper."""
         return hmac.new(self._pepper, api_key.encode(), hashlib.sha256).hexdigest()
+
+    def digest(self, data: bytes) -> str:
+        """Hex HMAC-SHA-256 of what must be told from others, and not be guessed from a dump."""
+        return hmac.new(self._digest_key, data, hashlib.sha256).hexdigest()
 
     def seal(self, plain: str, *, table: str, column: str, row_id: str) -> Sealed:
         """Encrypt `plain` for exactly that place."""

@@ -2,16 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from routstr.errors import IdempotencyMismatch
 from routstr.ledger.accounts import OpenKey, Transfer
 from routstr.ledger.book import KeyRef
 from routstr.ledger.catalog import FinishJob, SaveMint, TakeJob
+from routstr.ledger.columns import Sealed
 from routstr.ledger.commands import Command, RowCommand
 from routstr.ledger.deposits import FailDeposit, ReplaceDepositOperation
-from routstr.ledger.holds import Expire, Extend, Renew
+from routstr.ledger.holds import Expire, Extend, Hold, Renew
+from routstr.ledger.idempotency import (
+    FirstTry,
+    ForgetAnswers,
+    RequestClaim,
+    ReserveOnce,
+    SettleKeeping,
+)
 from routstr.ledger.leases import Claim, DropLeases, Postpone
 from routstr.ledger.sagas import MarkSent, Operation, OperationState
 from routstr.ledger.withdrawals import FailWithdrawal
@@ -26,6 +36,7 @@ from tests.ledger.node import (
 )
 
 AnyCommand = Command[Any] | RowCommand[Any]
+ANSWER = Sealed("v1|k|n|c|t")
 Scene = Callable[[Node], Awaitable[AnyCommand]]
 
 
@@ -64,6 +75,33 @@ async def open_key(node: Node) -> AnyCommand:
 
 async def reserving(node: Node) -> AnyCommand:
     return reserve("h", await funded(node), 1000, quote_msat=50_000)
+
+
+def once(name: str, key: KeyRef, *, body: str = "b") -> ReserveOnce:
+    claim = RequestClaim(path="/chat/completions", key_digest="k", fingerprint=body)
+    hold = reserve(name, key, 1000, quote_msat=50_000)
+    return ReserveOnce(reserve=hold, claim=claim, ttl_s=3600)
+
+
+def keeping(name: str, key: KeyRef, cost_msat: int, *, ttl_s: float = 600) -> SettleKeeping:
+    return SettleKeeping(settle=settle(name, key, cost_msat), answer=ANSWER, ttl_s=ttl_s)
+
+
+async def reserving_once(node: Node) -> AnyCommand:
+    return once("h", await funded(node))
+
+
+async def reserving_anew(node: Node) -> AnyCommand:
+    key = await funded(node)
+    await node.ledger.submit(once("h0", key))
+    await node.ledger.submit(settle("h0", key, 0))
+    return once("h", key)
+
+
+async def settling_keeping(node: Node) -> AnyCommand:
+    key = await funded(node)
+    await node.ledger.submit(once("h", key))
+    return keeping("h", key, 700)
 
 
 async def extending(node: Node) -> AnyCommand:
@@ -165,6 +203,9 @@ SCENES: list[Scene] = [
     reserving,
     extending,
     settling,
+    reserving_once,
+    reserving_anew,
+    settling_keeping,
     releasing,
     expiring,
     beginning_deposit,
@@ -202,6 +243,57 @@ async def test_at_once(node: Node, scene: Scene) -> None:
     first, second = await asyncio.gather(node.ledger.submit(command), node.ledger.submit(command))
     assert node.ledger.batches == before + 1
     assert first == second
+    await node.assert_sound()
+
+
+async def test_a_claim_stands_as_its_hold_does(node: Node) -> None:
+    """In one batch with what happened to the hold, as well as later."""
+    key = await funded(node)
+
+    async def told(*commands: AnyCommand) -> Any:
+        return (await asyncio.gather(*map(node.ledger.submit, commands)))[-1]
+
+    running = FirstTry(hold_id="h", is_running=True, charged_msat=0)
+    assert await told(once("h", key), once("h2", key)) == running
+    assert await told(once("h2", key)) == running
+    with pytest.raises(IdempotencyMismatch):
+        await told(once("h2", key, body="other"))
+    assert isinstance(await told(settle("h", key, 0), once("h2", key)), Hold)
+    answered = FirstTry(
+        hold_id="h2",
+        is_running=False,
+        charged_msat=700,
+        available_msat=11_300,
+        sealed_answer=ANSWER,
+    )
+    assert await told(keeping("h2", key, 700), once("h3", key)) == answered
+    late = await told(reserve("other", key, 10), keeping("h2", key, 900))
+    assert (late.charged_msat, late.available_msat) == (700, 11_300)
+    assert await told(once("h3", key)) == answered
+    await node.assert_sound()
+
+
+async def test_an_answer_is_forgotten_and_then_its_claim(node: Node) -> None:
+    key = await funded(node)
+    for name, cost_msat in (("h", 700), ("free", 0)):
+        claim = RequestClaim(path="/x", key_digest=name, fingerprint="b")
+        held = replace(once(name, key), claim=claim)
+        await node.ledger.submit(held)
+        await node.ledger.submit(keeping(name, key, cost_msat, ttl_s=-1))
+        again = await node.ledger.submit(replace(held, reserve=reserve(f"{name}2", key, 5)))
+        gone = FirstTry(hold_id="h", is_running=False, charged_msat=700, available_msat=11_300)
+        assert isinstance(again, Hold) if name == "free" else again == gone
+    forget = ForgetAnswers(limit=10)
+    assert await node.ledger.submit(forget) == 1
+    assert await node.value("SELECT count(answer) FROM idempotency") == 0
+    expired = replace(once("h4", key), ttl_s=-1)
+    assert isinstance(await node.ledger.submit(expired), Hold)
+    running = FirstTry(hold_id="h4", is_running=True, charged_msat=0)
+    assert await node.ledger.submit(once("h5", key)) == running
+    await node.ledger.submit(settle("h4", key, 5))
+    assert await node.ledger.submit(forget) == 1
+    assert await node.value("SELECT count(*) FROM idempotency") == 2
+    assert isinstance(await node.ledger.submit(once("h6", key, body="other")), Hold)
     await node.assert_sound()
 
 
