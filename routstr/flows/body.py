@@ -5,10 +5,10 @@ the cost in their `usage`, after the commit that charged it.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from routstr.core.outcome import Ending, Outcome, Tally, judge
+from routstr.core.outcome import Ending, Evidence, Outcome, Tally, Verdict, judge
 from routstr.errors import (
     RETRY_AFTER_S,
     RoutstrError,
@@ -18,6 +18,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.kept import is_keepable, priced
 from routstr.flows.oneshot import give_change
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.reserve import Reserved
@@ -25,6 +26,7 @@ from routstr.flows.settle import settle
 from routstr.gateways.upstream import UpstreamReply
 from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamStalled
 
+JSON: Final = "application/json"
 _PASSED_DOWN: Final = ("content-type", "openai-processing-ms")
 
 # What a client may have; everything else is answered with an error.
@@ -69,20 +71,33 @@ async def answer_whole(
         output_tokens_max=quote.output_tokens_max,
     )
     ctx.failpoint("forward.metered")
-    bill = await settle(ctx, exchange, hold=reserved.hold, quote=quote, verdict=verdict)
+    passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
+    answer = Answer(
+        status=reply.status, headers=passed | paid_headers(ctx, reserved), body=read.body
+    )
+    bill = await settle(
+        ctx,
+        exchange,
+        hold=reserved.hold,
+        quote=quote,
+        verdict=verdict,
+        keep=answer if _is_kept(purchase, reply, read, verdict) else None,
+    )
     if bill.verdict.outcome not in _ANSWERS:
         raise _failed(bill.verdict.outcome, reply)
     change = None if exchange.one_shot is None else await give_change(ctx, exchange)
-    passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
+    answer = priced(purchase.dialect, answer, bill.receipt)
     exchange.answer_with(
-        Answer(
-            status=reply.status,
-            headers=passed
-            | paid_headers(ctx, reserved, bill.receipt)
-            | exchange.claim_headers(change),
-            body=purchase.dialect.with_cost(read.body, bill.receipt),
-        )
+        replace(answer, headers={**answer.headers, **exchange.claim_headers(change)})
     )
+
+
+def _is_kept(purchase: Purchase, reply: UpstreamReply, read: _Read, verdict: Verdict) -> bool:
+    """Whether a repeat gets this: JSON for the client, or for one that left and was charged."""
+    is_json = reply.content_type == JSON and is_keepable(read.body)
+    was_charged = verdict.outcome is Outcome.CLIENT_LEFT and verdict.evidence is not Evidence.NONE
+    is_answer = verdict.outcome in _ANSWERS or was_charged
+    return purchase.claim is not None and is_json and is_answer
 
 
 def _tally(purchase: Purchase, reply: UpstreamReply, read: _Read, usage_cap: int) -> Tally:

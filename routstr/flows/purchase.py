@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from routstr.core.dialects import Dialect
 from routstr.core.order import Order
 from routstr.core.quote import Quote
-from routstr.core.receipt import Receipt, cost_headers
 from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
 from routstr.flows.context import Context
 from routstr.flows.reserve import Reserved
+from routstr.ledger.idempotency import RequestClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
     """`headers` are the caller's that may be forwarded.
 
-    A `Token` instead of a credential pays for this request alone.
+    A `Token` instead of a credential pays for this request alone, and is its own idempotency key:
+    with one there is never a `claim`.
     """
 
     headers: Mapping[str, str] = field(repr=False)
@@ -25,14 +26,15 @@ class Purchase:
     dialect: Dialect
     order: Order
     quote: Quote
+    claim: RequestClaim | None = None
 
 
-def paid_headers(ctx: Context, reserved: Reserved, receipt: Receipt | None) -> dict[str, str]:
-    """The headers a paid answer adds to the upstream's (contract, section 6)."""
+def paid_headers(ctx: Context, reserved: Reserved) -> dict[str, str]:
+    """What a paid answer adds to the upstream's headers, but for its cost (contract, section 6)."""
     headers = {
         "X-Routstr-Max-Cost-Msats": str(reserved.hold.quote_msat),
         "X-Routstr-Provider": ctx.facts.upstream_name,
     }
     if reserved.output_limit is not None:
         headers["X-Routstr-Output-Limit"] = str(reserved.output_limit)
-    return headers if receipt is None else headers | cost_headers(receipt)
+    return headers

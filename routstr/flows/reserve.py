@@ -11,8 +11,10 @@ from routstr.core.order import Order
 from routstr.core.quote import Quote, price_snapshot
 from routstr.flows.authenticate import Caller
 from routstr.flows.context import Context
-from routstr.flows.exchange import Exchange
+from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.repeat import hold_once
 from routstr.ledger.holds import Hold, Reserve
+from routstr.ledger.idempotency import RequestClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,27 +27,38 @@ class Reserved:
 
 
 async def reserve(
-    ctx: Context, exchange: Exchange, caller: Caller, order: Order, quote: Quote
-) -> Reserved:
+    ctx: Context,
+    exchange: Exchange,
+    caller: Caller,
+    order: Order,
+    quote: Quote,
+    claim: RequestClaim | None = None,
+) -> Reserved | Answer:
     """Authenticate a key and hold its money in one trip; from then on the hold is kept alive.
 
-    Raises what `Reserve` refuses with: InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed,
-    InsufficientBalance, Overloaded; ServiceUnavailable when the database does not answer.
+    With a claim that another request has, its answer. Raises what `Reserve` refuses with:
+    InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed, InsufficientBalance, Overloaded;
+    ServiceUnavailable when the database does not answer; with a claim what `hold_once` raises.
     """
-    ctx.failpoint("forward.before_reserve")
-    hold = await ctx.ledger.submit(
-        Reserve(
-            hold_id=exchange.request_id,
-            caller=caller.ref,
-            wanted_msat=first_hold_msat(order, quote, ctx.limits.output_slice_tokens),
-            minimum_msat=quote.minimum_msat,
-            quote_msat=quote.total_msat,
-            model_id=quote.model_id,
-            price_snapshot=price_snapshot(quote),
-            owner=ctx.owner,
-            lease_s=ctx.limits.hold_lease_s,
-        )
+    command = Reserve(
+        hold_id=exchange.request_id,
+        caller=caller.ref,
+        wanted_msat=first_hold_msat(order, quote, ctx.limits.output_slice_tokens),
+        minimum_msat=quote.minimum_msat,
+        quote_msat=quote.total_msat,
+        model_id=quote.model_id,
+        price_snapshot=price_snapshot(quote),
+        owner=ctx.owner,
+        lease_s=ctx.limits.hold_lease_s,
     )
+    ctx.failpoint("forward.before_reserve")
+    if claim is None:
+        hold = await ctx.ledger.submit(command)
+    else:
+        found = await hold_once(ctx, exchange, command, claim)
+        if isinstance(found, Answer):
+            return found
+        hold = found
     exchange.api_key_id = hold.api_key_id
     exchange.ration = caller.ration
     exchange.renewed(ctx.monotonic_s() + ctx.limits.hold_lease_s)

@@ -6,7 +6,7 @@ from routstr.ecash.token import Token
 from routstr.errors import InvalidParameter, RoutstrError
 from routstr.flows.authenticate import identify
 from routstr.flows.context import Context
-from routstr.flows.exchange import Exchange
+from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.forward import forward
 from routstr.flows.oneshot import refund, take_payment
 from routstr.flows.purchase import Purchase
@@ -42,8 +42,13 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
             caller = await take_payment(ctx, exchange, purchase.credential)
         else:
             caller = await identify(ctx, purchase.credential)
-        reserved = await reserve(ctx, exchange, caller, purchase.order, purchase.quote)
-        await forward(ctx, exchange, purchase, reserved)
+        reserved = await reserve(
+            ctx, exchange, caller, purchase.order, purchase.quote, purchase.claim
+        )
+        if isinstance(reserved, Answer):  # this request was bought before
+            exchange.answer_with(reserved)
+        else:
+            await forward(ctx, exchange, purchase, reserved)
     except RoutstrError as error:
         if exchange.one_shot is not None:
             await refund(ctx, exchange, error)

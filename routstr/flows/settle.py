@@ -7,7 +7,6 @@ the client is told is what was charged.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -18,8 +17,10 @@ from routstr.core.quote import Quote
 from routstr.core.receipt import Receipt
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.context import Context
-from routstr.flows.exchange import Exchange
+from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.kept import KEPT_S, Keepsake, receipt_of, seal
 from routstr.ledger.holds import Hold, Settle, Settled
+from routstr.ledger.idempotency import SettleKeeping
 
 log = structlog.get_logger()
 
@@ -42,12 +43,19 @@ class Bill:
 
 
 async def settle(
-    ctx: Context, exchange: Exchange, *, hold: Hold, quote: Quote, verdict: Verdict
+    ctx: Context,
+    exchange: Exchange,
+    *,
+    hold: Hold,
+    quote: Quote,
+    verdict: Verdict,
+    keep: Answer | None = None,
 ) -> Bill:
     """End the hold with what `verdict` costs at the pinned price, and say so.
 
-    `hold` is the hold as last extended. Raises SettlementLost when the database stayed away until
-    the hold was over; then it expires and charges nothing.
+    `hold` is the hold as last extended; `keep` is kept for a repeat, in the same commit. Raises
+    SettlementLost when the database stayed away until the hold was over; then it expires and
+    charges nothing.
     """
     cost = cost_of_verdict(verdict, quote.price, hold_msat=hold.amount_msat)
     verdict = with_hold(verdict, cost_msat=cost.total_msat, hold_msat=hold.amount_msat)
@@ -61,23 +69,29 @@ async def settle(
         description=quote.model_id,
         request_data=_request_data(exchange, hold, quote, verdict, cost),
     )
+    estimated, btc_usd_text = verdict.evidence is Evidence.ESTIMATED, ctx.facts.btc_usd_text
+    keeping: Settle | SettleKeeping = command
+    if keep is not None:
+        keepsake = Keepsake(answer=keep, cost=cost, estimated=estimated, btc_usd_text=btc_usd_text)
+        sealed = seal(ctx, keepsake, hold.id)
+        keeping = SettleKeeping(settle=command, answer=sealed, ttl_s=KEPT_S)
     try:
-        settled = await _submit(ctx, exchange, command)
+        settled = await _submit(ctx, exchange, keeping)
     finally:
         ctx.holds.remove(hold.id)
-    btc_usd = ctx.facts.btc_usd_text
     return Bill(
         verdict=verdict,
-        receipt=Receipt(
-            cost=cost.capped_at(settled.charged_msat),
-            estimated=verdict.evidence is Evidence.ESTIMATED,
-            btc_usd=Decimal(btc_usd) if btc_usd else None,
-            remaining_balance_msat=None if exchange.one_shot else settled.available_msat,
+        receipt=receipt_of(
+            cost,
+            estimated=estimated,
+            btc_usd_text=btc_usd_text,
+            charged_msat=settled.charged_msat,
+            available_msat=None if exchange.one_shot else settled.available_msat,
         ),
     )
 
 
-async def _submit(ctx: Context, exchange: Exchange, command: Settle) -> Settled:
+async def _submit(ctx: Context, exchange: Exchange, command: Settle | SettleKeeping) -> Settled:
     wait_s = RETRY_FIRST_S
     while True:
         ctx.failpoint("settle.before")
@@ -85,7 +99,7 @@ async def _submit(ctx: Context, exchange: Exchange, command: Settle) -> Settled:
             settled = await ctx.ledger.submit(command)
         except ServiceUnavailable as error:
             if ctx.monotonic_s() >= exchange.lease_until_s:
-                log.error("settlement_lost", hold_id=command.hold_id)
+                log.error("settlement_lost", hold_id=exchange.request_id)
                 raise SettlementLost(should_retry=False) from error
             await ctx.clock.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MAX_S)

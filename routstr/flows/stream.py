@@ -48,7 +48,7 @@ async def relay_stream(
 ) -> None:
     """Pass the stream on, settle, end it."""
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
-    headers = passed | _UNBUFFERED | paid_headers(ctx, reserved, None)
+    headers = passed | _UNBUFFERED | paid_headers(ctx, reserved)
     headers |= exchange.claim_headers()
     exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
     await _Relay(ctx, exchange, purchase, reserved, reply).run()

@@ -100,8 +100,12 @@ class RunningHolds:
     """The holds this process is alive for; their leases are renewed together."""
 
     def __init__(self) -> None:
-        """None yet; `renewed_at_s` is when renewing last worked, None before the first time."""
+        """None yet; `renewed_at_s` is when renewing last worked, None before the first time.
+
+        `is_stopping` once all were told to end: nothing that has waited until then may begin.
+        """
         self._holds: dict[str, RunningHold] = {}
+        self.is_stopping = False
         self.renewed_at_s: float | None = None
 
     def __len__(self) -> int:
@@ -130,6 +134,7 @@ class RunningHolds:
 
     def stop(self, hold_ids: Iterable[str] | None = None) -> None:
         """Tell those, or all, to end."""
+        self.is_stopping = self.is_stopping or hold_ids is None
         for hold_id in list(self._holds) if hold_ids is None else list(hold_ids):
             running = self._holds.get(hold_id)
             if running is not None:

@@ -13,6 +13,7 @@ from routstr.flows.reconcile import RECONCILE_JOB, reconcile
 from routstr.flows.redeem import redeem
 from routstr.flows.refill import refill
 from routstr.flows.renew import renew
+from routstr.flows.repeat import forget_answers
 from routstr.flows.resume import resume
 
 Result = Mapping[str, object]
@@ -20,6 +21,7 @@ AUDIT_LEASE_S: Final = 300.0
 RECONCILE_LEASE_S: Final = 900.0
 PAYOUT_LEASE_S: Final = 900.0
 LOOK_S: Final = 600.0
+FORGET_EVERY_S: Final = 60.0  # what is kept for ten minutes is not kept for much longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
             look_s=LOOK_S,
         ),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
+        Job(name="forget", every_s=FORGET_EVERY_S, run=_forget),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
         Job(name="refill", every_s=periods.refill_s, run=refill),
         Job(
@@ -120,6 +123,10 @@ async def _payout(ctx: Context) -> tuple[bool, Result]:
 
 async def _prune(ctx: Context) -> tuple[bool, Result]:
     return True, {"erased": await prune(ctx)}
+
+
+async def _forget(ctx: Context) -> tuple[bool, Result]:
+    return True, {"forgotten": await forget_answers(ctx)}
 
 
 async def _audit(ctx: Context) -> tuple[bool, Result]:

@@ -26,6 +26,7 @@ from routstr.flows.context import Context
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
 from routstr.flows.purchase import Purchase
+from routstr.flows.repeat import claim_of, idempotency_key
 from routstr.flows.road import begin, forwardable
 from routstr.web.bodies import Bodies, ClientGone, headers_of
 from routstr.web.errors import error_response
@@ -63,9 +64,10 @@ class ProxyEndpoint:
         ctx, headers = context_of(scope), headers_of(scope)
         dialect = dialect_at(scope["path"])
         check_media(headers, dialect)
+        payment = headers.get(PAYMENT)
+        repeat = None if payment else idempotency_key(ctx, headers)
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
-            payment = headers.get(PAYMENT)
             shown = None if payment else shown_credential(ctx, headers)  # who
             order = parse_order(ctx, dialect, headers, body)  # what
             quote = quote_of(order, ctx.catalog.find(order.model_id))  # at most how much
@@ -78,6 +80,7 @@ class ProxyEndpoint:
                 dialect=dialect,
                 order=order,
                 quote=quote,
+                claim=claim_of(ctx, repeat, dialect, headers, body),
             )
             exchange = begin(ctx, purchase, request_id=request_id_of(scope))  # reserve … settle
             await respond(ctx, exchange, receive, send)

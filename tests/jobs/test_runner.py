@@ -161,6 +161,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "payout",
         "redeem",
         "prune",
+        "forget",
         "audit",
         "reconcile",
         "refill",
