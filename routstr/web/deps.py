@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from routstr.errors import InvalidApiKey, InvalidParameter, RefundKeyNotFound
+from routstr.errors import InvalidApiKey, RefundKeyNotFound
 from routstr.flows.authenticate import Caller, authenticate
 from routstr.flows.context import Context
+from routstr.flows.repeat import idempotency_key
 
 
 def context_of(request: Request) -> Context:
@@ -44,16 +45,8 @@ async def refunded_caller_of(request: Request, ctx: Ctx) -> Caller:
 
 
 def idempotency_key_of(request: Request, ctx: Ctx) -> str | None:
-    """The request's Idempotency-Key, if it has one. Raises InvalidParameter for an unusable one."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= ctx.limits.idempotency_key_chars_max or not key.isprintable():
-        raise InvalidParameter(
-            f"Send 1 to {ctx.limits.idempotency_key_chars_max} printable characters.",
-            param="Idempotency-Key",
-        )
-    return key
+    """The digest of the request's Idempotency-Key, if it has one. Raises InvalidParameter."""
+    return idempotency_key(ctx, request.headers)
 
 
 AnyCaller = Annotated[Caller, Depends(opening_caller_of)]
