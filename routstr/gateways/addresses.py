@@ -25,6 +25,7 @@ from routstr.core.url import (
     is_forbidden_address,
     is_loopback_address,
 )
+from routstr.gateways.tls import trusted
 
 HTTPS_PORT: Final = 443
 ANSWER_BYTES_MAX: Final = 256 * 1024
@@ -135,8 +136,9 @@ class OutsideHttp:
     def open(self) -> None:
         """Make the client, for the running event loop."""
         assert self._http is None, "opened twice"
-        tls = httpx.create_ssl_context(trust_env=False)
+        tls = trusted()
         if self._loopback_server is not None:
+            tls = httpx.create_ssl_context(trust_env=False)
             tls.load_verify_locations(cadata=self._loopback_server.ca_pem)
         # A connection is pooled by address, and its certificate was checked for one name only: a
         # second name at the same address must never find it.

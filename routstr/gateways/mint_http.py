@@ -14,6 +14,7 @@ import httpx
 
 from routstr.gateways.mint_failure import MintUnknown
 from routstr.gateways.mint_wire import check_status
+from routstr.gateways.tls import trusted
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 CONNECT_S: Final = 5.0
@@ -52,6 +53,7 @@ class MintHttp:
         """Make the connection pool."""
         assert self._pool is None, "opened twice"
         self._pool = httpx.AsyncClient(
+            verify=trusted(),
             headers=_HEADERS,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from demo.process import NO_TLS
 from demo.servers import Node
 from routstr.app import observing
 from routstr.config import Settings
@@ -87,7 +88,7 @@ def start_mortal(tmp_path: Path) -> Iterator[StartMortal]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=NO_TLS, timeout=30, trust_env=False) as http:
         yield http
 
 

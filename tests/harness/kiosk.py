@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import httpx
 
+from demo.process import NO_TLS
 from routstr.app import create_app
 from routstr.config import Settings
 from routstr.flows.audit import audit
@@ -117,7 +118,9 @@ async def open_kiosk(
             ctx: Context = app.state.ctx
             async with (
                 serving(app) as port,
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as http,
+                httpx.AsyncClient(
+                    verify=NO_TLS, base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S
+                ) as http,
             ):
                 kiosk = Kiosk(
                     ctx=ctx, mint=mint, upstream=upstream, marks=marks, port=port, http=http

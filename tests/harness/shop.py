@@ -20,6 +20,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from demo.process import NO_TLS
 from routstr.config import Settings
 from routstr.core.pricing import Model, Price
 from routstr.ecash.acceptance import acceptance_keys
@@ -168,10 +169,13 @@ async def open_shop(
         _context(database_url, base_url or upstream.base_url, marks, limits) as ctx,
     ):
         app = make_app(ctx)
-        shop = Shop(ctx=ctx, app=app, upstream=upstream, marks=marks, http=httpx.AsyncClient())
+        shop = Shop(
+            ctx=ctx, app=app, upstream=upstream, marks=marks, http=httpx.AsyncClient(verify=NO_TLS)
+        )
         async with serving(app) as port:
             shop.port = port
             async with httpx.AsyncClient(
+                verify=NO_TLS,
                 base_url=f"http://127.0.0.1:{port}",
                 timeout=WAIT_S,
                 limits=httpx.Limits(max_connections=None),
