@@ -15,6 +15,7 @@ comma := ,
 BIN := .venv/bin
 NODE := .venv/.stamp
 MINT := .venv-mint/.stamp
+CLIENTS := .venv-clients/.stamp
 CASHU_TS := tests/interop/node_modules/.stamp
 PIP := -m pip --disable-pip-version-check -qq
 ALEMBIC := $(BIN)/python -m alembic
@@ -38,7 +39,7 @@ audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
 	@$(BIN)/python -m routstr audit $(ARGS)
 
 ##@ Change it
-.PHONY: test test-fast test-interop lint type fmt
+.PHONY: test test-fast test-interop test-clients lint type fmt
 test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
@@ -47,6 +48,9 @@ test-fast: $(NODE) ## The tests that need no real mint and no PostgreSQL
 
 test-interop: $(NODE) $(MINT) $(CASHU_TS) ## Ecash to and from a wallet that is not ours, cashu-ts (needs Node.js)
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
+test-clients: $(NODE) $(CLIENTS) ## Clients that are not ours: LangChain and LiteLLM buy from the node
+	@$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: $(NODE) ## Style, format and import rules
 	@$(BIN)/ruff check .
@@ -96,16 +100,17 @@ db-history: $(NODE) ## All migrations, newest first
 clean: ## Remove caches and build output (ALL=1: the environments too)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
 	@find . -path './.venv*' -prune -o -type d -name __pycache__ -print | xargs rm -rf
-	@test -z "$(ALL)" || rm -rf .venv .venv-mint
+	@test -z "$(ALL)" || rm -rf .venv .venv-mint .venv-clients
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
-lock: ## For maintainers: resolve the three lock files anew (needs uv; UPGRADE=1 takes newer releases)
+lock: ## For maintainers: resolve the four lock files anew (needs uv; UPGRADE=1 takes newer releases)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 2; }
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-mint.in --overrides requirements-mint.overrides \
 		-o requirements-mint.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-clients.in -o requirements-clients.lock
 
 # ── Environments: made once, and again when a lock changes ──────────────────────────────────────
 # $(1): directory, $(2): interpreter, $(3): what to say when there is none
@@ -126,6 +131,13 @@ endef
 	$(call make_venv,.venv-mint,$(MINT_PYTHON),The mint needs Python 3.11 or 3.12 with its venv module. Install one or say make MINT_PYTHON=/path/to/python)
 	@LC_ALL=C.UTF-8 .venv-mint/bin/python $(PIP) install \
 		--no-deps --only-binary :all: --require-hashes -r requirements-mint.lock
+	@touch $@
+
+.venv-clients/.stamp: requirements-clients.lock
+	@echo "Setting up .venv-clients, the clients of others (about 30 s the first time) …" >&2
+	$(call make_venv,.venv-clients,$(PYTHON),This needs Python 3.11 or newer with its venv module. Install one or say make PYTHON=/path/to/python)
+	@.venv-clients/bin/python $(PIP) install \
+		--no-deps --only-binary :all: --require-hashes -r requirements-clients.lock
 	@touch $@
 
 tests/interop/node_modules/.stamp: tests/interop/package-lock.json tests/interop/.npmrc
