@@ -31,6 +31,7 @@ from routstr.web.middleware import install_middleware
 from routstr.web.proxy import routes as proxy_routes
 from routstr.web.quote import router as quote_router
 from routstr.web.quote import routes as quote_routes
+from routstr.web.receipts import router as receipts_router
 
 log = structlog.get_logger()
 
@@ -66,6 +67,7 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
     install_middleware(app, checked)
     app.include_router(catalog_router)
     app.include_router(quote_router)
+    app.include_router(receipts_router)
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
         app.include_router(change_router, prefix=prefix)

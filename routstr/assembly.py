@@ -11,6 +11,7 @@ from typing import Final
 from routstr import __version__
 from routstr.config import Settings, load_models
 from routstr.ecash.acceptance import acceptance_keys
+from routstr.ecash.receipt_key import receipt_key
 from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
 from routstr.errors import ConfigError
 from routstr.flows.catalog import Catalog
@@ -151,19 +152,7 @@ async def assemble(
     models = load_models(settings) if settings.models_file else ()
     database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
     clock = WallClock()
-    mints = MintClient(
-        mint_urls=settings.cashu_mints,
-        clock=clock,
-        limits=LaneLimits(
-            calls_max=settings.mint_calls_max,
-            rate_per_minute=settings.mint_calls_per_minute,
-            burst=settings.mint_calls_burst,
-        ),
-        allow_loopback_http=settings.allow_loopback_http,
-        connect_s=settings.mint_connect_timeout_s,
-        total_s=settings.mint_total_timeout_s,
-        answer_bytes_max=settings.mint_answer_bytes_max,
-    )
+    mints = _mint_client(settings, clock)
     await stack.enter_async_context(mints)
     built_in = _built_in(settings)
     upstream = UpstreamClient(
@@ -177,6 +166,7 @@ async def assemble(
         database=database,
         wallet=wallet,
         acceptance=acceptance_keys(wallet.seed, await acceptance_index(database)),
+        receipt_key=receipt_key(wallet.seed),
         mints=mints,
         lnurl=LnurlClient(await stack.enter_async_context(OutsideHttp())),
         upstream=upstream,
@@ -198,6 +188,22 @@ async def assemble(
         ),
         misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
+    )
+
+
+def _mint_client(settings: Settings, clock: WallClock) -> MintClient:
+    return MintClient(
+        mint_urls=settings.cashu_mints,
+        clock=clock,
+        limits=LaneLimits(
+            calls_max=settings.mint_calls_max,
+            rate_per_minute=settings.mint_calls_per_minute,
+            burst=settings.mint_calls_burst,
+        ),
+        allow_loopback_http=settings.allow_loopback_http,
+        connect_s=settings.mint_connect_timeout_s,
+        total_s=settings.mint_total_timeout_s,
+        answer_bytes_max=settings.mint_answer_bytes_max,
     )
 
 

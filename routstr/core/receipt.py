@@ -48,11 +48,18 @@ def cost_members(receipt: Receipt) -> bytes:
     return orjson.dumps(members)[1:-1]
 
 
-def comment_line(request_id: str, receipt: Receipt, change: str | None = None) -> bytes:
-    """The SSE comment before a stream's terminal event; clients skip it (WHATWG HTML 9.2)."""
+def comment_line(
+    request_id: str, receipt: Receipt, change: str | None = None, signed: bytes | None = None
+) -> bytes:
+    """The SSE comment before a stream's terminal event; clients skip it (WHATWG HTML 9.2).
+
+    `signed` is the signed receipt as JSON, which has no line end in it.
+    """
     said: dict[str, object] = {"request_id": request_id, "cost": _cost_object(receipt)}
     if change is not None:
         said["change"] = change
+    if signed is not None:
+        said["receipt"] = orjson.Fragment(signed)
     return b": routstr " + orjson.dumps(said) + b"\n\n"
 
 

@@ -35,9 +35,9 @@ _HEX_128: Final = re.compile(r"[0-9a-f]{128}")
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{128})")
 
 _NUMBERS: Final = (
-    "absorbed_msats", "balance_after_msats", "charged_msats", "cost_msats", "quote_msats",
-    "settled_at", "v",
+    "absorbed_msats", "charged_msats", "cost_msats", "quote_msats", "settled_at", "v",
 )  # fmt: skip
+_BALANCE: Final = "balance_after_msats"
 _TEXTS: Final = (
     "evidence", "model", "outcome", "price_version", "pubkey", "request_id", "request_sha256",
 )  # fmt: skip
@@ -58,7 +58,8 @@ class UnsoundReceipt(RoutstrError):
 class Settlement:
     """How a hold ended, as its rows say; amounts in msat, the time in Unix seconds.
 
-    `request_sha256` (64 hex) is of the body as received, `balance_after_msat` the key's.
+    `request_sha256` (64 hex) is of the body as received. `balance_after_msat` is the payer's, None
+    where it is not the asker's to know.
     """
 
     request_id: str
@@ -71,7 +72,7 @@ class Settlement:
     quote_msat: int
     charged_msat: int
     absorbed_msat: int
-    balance_after_msat: int
+    balance_after_msat: int | None
     settled_at: int
 
 
@@ -119,7 +120,7 @@ def digest(signed: bytes) -> bytes:
 
 
 def _members(settlement: Settlement, pubkey: str) -> dict[str, object]:
-    return {
+    members: dict[str, object] = {
         "v": VERSION,
         "request_id": settlement.request_id,
         "request_sha256": settlement.request_sha256,
@@ -135,10 +136,12 @@ def _members(settlement: Settlement, pubkey: str) -> dict[str, object]:
         "quote_msats": settlement.quote_msat,
         "charged_msats": settlement.charged_msat,
         "absorbed_msats": settlement.absorbed_msat,
-        "balance_after_msats": settlement.balance_after_msat,
         "settled_at": settlement.settled_at,
         "pubkey": pubkey,
     }
+    if settlement.balance_after_msat is not None:
+        members[_BALANCE] = settlement.balance_after_msat
+    return members
 
 
 # ── judging one ───────────────────────────────────────────────────────────────────────────────
@@ -263,8 +266,9 @@ def _check_shape(members: Mapping[str, object]) -> None:
         raise NoReceipt("The receipt is of a version that this program does not know.")
     lines = members.get("lines")
     is_whole = (
-        members.keys() == _MEMBERS
+        members.keys() - {_BALANCE} == _MEMBERS
         and all(_is_count(members[name]) for name in _NUMBERS)
+        and _is_count(members.get(_BALANCE, 0))
         and all(isinstance(members[name], str) for name in _TEXTS)
         and isinstance(lines, list)
         and all(_is_line(line) for line in lines)

@@ -21,6 +21,7 @@ from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.kept import is_keepable, priced
 from routstr.flows.oneshot import give_change
 from routstr.flows.purchase import Purchase, paid_headers
+from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
 from routstr.gateways.upstream import UpstreamReply
@@ -84,11 +85,20 @@ async def answer_whole(
         keep=answer if _is_kept(purchase, reply, read, verdict) else None,
     )
     if bill.verdict.outcome not in _ANSWERS:
-        raise _failed(bill.verdict.outcome, reply)
+        error = _failed(bill.verdict.outcome, reply)
+        error.headers |= receipt_headers(bill.signed)
+        raise error
     change = None if exchange.one_shot is None else await give_change(ctx, exchange)
     answer = priced(purchase.dialect, answer, bill.receipt)
     exchange.answer_with(
-        replace(answer, headers={**answer.headers, **exchange.claim_headers(change)})
+        replace(
+            answer,
+            headers={
+                **answer.headers,
+                **receipt_headers(bill.signed),
+                **exchange.claim_headers(change),
+            },
+        )
     )
 
 

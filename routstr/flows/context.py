@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from routstr.ecash.acceptance import AcceptanceKeys
+from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.rations import EarlyLeaves, Misses
@@ -71,6 +72,7 @@ class Context:
     database: Database
     wallet: Wallet = field(repr=False)
     acceptance: AcceptanceKeys
+    receipt_key: ReceiptKey
     mints: MintClient
     lnurl: LnurlClient
     upstream: UpstreamClient

@@ -46,12 +46,16 @@ class OneShot:
 class Exchange:
     """A request in progress. Make it inside the running event loop."""
 
-    def __init__(self, *, request_id: str, queue: ChunkQueue, dialect: Dialect = CHAT) -> None:
+    def __init__(
+        self, *, request_id: str, request_sha256: str, queue: ChunkQueue, dialect: Dialect = CHAT
+    ) -> None:
         """Nothing has happened yet. `error` is what it came to, if that was an error.
 
+        `request_sha256` (64 hex) is of the body as received.
         `one_shot` is there once a token was taken that pays for this request alone.
         """
         self.request_id: Final = request_id
+        self.request_sha256: Final = request_sha256
         self.queue: Final = queue
         self.dialect: Final = dialect
         self.stopped: Ending | None = None

@@ -14,6 +14,7 @@ from routstr.flows.body import answer_whole
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
 from routstr.flows.purchase import Purchase
+from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
 from routstr.flows.stream import relay_stream
@@ -150,7 +151,8 @@ async def _give_up(
         prompt_text_bytes=purchase.order.prompt_text_bytes,
         output_tokens_max=reserved.quote.output_tokens_max,
     )
-    await settle(ctx, exchange, hold=reserved.hold, quote=reserved.quote, verdict=verdict)
+    bill = await settle(ctx, exchange, hold=reserved.hold, quote=reserved.quote, verdict=verdict)
+    error.headers |= receipt_headers(bill.signed)
     raise error
 
 

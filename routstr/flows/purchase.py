@@ -17,6 +17,7 @@ from routstr.ledger.idempotency import RequestClaim
 class Purchase:
     """`headers` are the caller's that may be forwarded.
 
+    `request_sha256` (64 hex) is of the body as received.
     A `Token` instead of a credential pays for this request alone, and is its own idempotency key:
     with one there is never a `claim`.
     """
@@ -26,6 +27,7 @@ class Purchase:
     dialect: Dialect
     order: Order
     quote: Quote
+    request_sha256: str
     claim: RequestClaim | None = None
 
 

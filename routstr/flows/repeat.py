@@ -8,6 +8,7 @@ cannot be given again. A try that ended at cost 0 without an answer lets the nex
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -25,6 +26,7 @@ from routstr.flows.aside import joined
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.kept import replay
+from routstr.flows.receipts import receipt_by_id, receipt_headers
 from routstr.ledger.holds import Hold, Reserve
 from routstr.ledger.idempotency import FirstTry, ForgetAnswers, RequestClaim, ReserveOnce
 from routstr.ledger.reads import is_held
@@ -94,18 +96,23 @@ async def hold_once(
         if isinstance(found, Hold):
             return found
         if not found.is_running:
-            return _again(ctx, exchange, DIALECTS[claim.path], found)
+            return await _again(ctx, exchange, DIALECTS[claim.path], found)
         left_s = deadline_s - ctx.monotonic_s()
         if left_s <= 0:
             raise Pending(details={"request_id": found.hold_id}, retry_after_s=RUNNING_AGAIN_S)
         await _wait(ctx, exchange, found.hold_id, left_s)
 
 
-def _again(ctx: Context, exchange: Exchange, dialect: Dialect, first: FirstTry) -> Answer:
+async def _again(ctx: Context, exchange: Exchange, dialect: Dialect, first: FirstTry) -> Answer:
+    receipt = receipt_headers(await receipt_by_id(ctx, first.hold_id))
     if first.sealed_answer is None:
-        raise AnswerGone(details={"request_id": first.hold_id, "cost_msats": first.charged_msat})
+        raise AnswerGone(
+            details={"request_id": first.hold_id, "cost_msats": first.charged_msat},
+            headers=receipt,
+        )
     log.info("request_replayed", request_id=exchange.request_id, hold_id=first.hold_id)
-    return replay(ctx, dialect, first, first.sealed_answer)
+    answer = replay(ctx, dialect, first, first.sealed_answer)
+    return replace(answer, headers={**answer.headers, **receipt})
 
 
 async def _wait(ctx: Context, exchange: Exchange, hold_id: str, within_s: float) -> None:

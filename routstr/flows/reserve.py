@@ -8,10 +8,11 @@ key cannot pay is taken off the output limit instead of being refused, down to 1
 from dataclasses import dataclass
 
 from routstr.core.order import Order
-from routstr.core.quote import Quote, price_snapshot
+from routstr.core.quote import Quote
 from routstr.flows.authenticate import Caller
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
+from routstr.flows.receipts import pinned
 from routstr.flows.repeat import hold_once
 from routstr.ledger.holds import Hold, Reserve
 from routstr.ledger.idempotency import RequestClaim
@@ -47,7 +48,7 @@ async def reserve(
         minimum_msat=quote.minimum_msat,
         quote_msat=quote.total_msat,
         model_id=quote.model_id,
-        price_snapshot=price_snapshot(quote),
+        price_snapshot=pinned(quote, exchange.request_sha256),
         owner=ctx.owner,
         lease_s=ctx.limits.hold_lease_s,
     )

@@ -20,7 +20,12 @@ def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
     queue = ChunkQueue(
         chunks_max=ctx.limits.stream_queue_chunks_max, bytes_max=ctx.limits.stream_queue_bytes_max
     )
-    exchange = Exchange(request_id=request_id, queue=queue, dialect=purchase.dialect)
+    exchange = Exchange(
+        request_id=request_id,
+        request_sha256=purchase.request_sha256,
+        queue=queue,
+        dialect=purchase.dialect,
+    )
     ctx.tasks.start(_travel(ctx, exchange, purchase), name=request_id)
     return exchange
 

@@ -15,10 +15,12 @@ from routstr.core.outcome import Evidence, Outcome, Verdict, cost_of_verdict, wi
 from routstr.core.pricing import Cost
 from routstr.core.quote import Quote
 from routstr.core.receipt import Receipt
+from routstr.core.signed_receipt import SignedReceipt
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.kept import KEPT_S, Keepsake, receipt_of, seal
+from routstr.flows.receipts import bill_lines, receipt_of_settlement
 from routstr.ledger.holds import Hold, Settle, Settled
 from routstr.ledger.idempotency import SettleKeeping
 
@@ -36,10 +38,11 @@ class SettlementLost(RoutstrError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """A settled exchange: its verdict with the receipt for the client."""
+    """A settled exchange: its verdict with the receipt for the client, and the signed one."""
 
     verdict: Verdict
     receipt: Receipt
+    signed: SignedReceipt | None
 
 
 async def settle(
@@ -81,6 +84,7 @@ async def settle(
         ctx.holds.remove(hold.id)
     return Bill(
         verdict=verdict,
+        signed=receipt_of_settlement(ctx, exchange.request_sha256, quote, hold, command, settled),
         receipt=receipt_of(
             cost,
             estimated=estimated,
@@ -112,13 +116,15 @@ def _request_data(
     exchange: Exchange, hold: Hold, quote: Quote, verdict: Verdict, cost: Cost
 ) -> Mapping[str, object]:
     """What the `usage` row says (guarantees, section 2); the ledger adds what it absorbed."""
-    at_risk = verdict.evidence is Evidence.NONE and exchange.attempts > 0
+    is_free = verdict.evidence is Evidence.NONE
+    at_risk = is_free and exchange.attempts > 0
     return {
         "outcome": verdict.outcome.value,
         "evidence": verdict.evidence.value,
         "model": quote.model_id,
         "price_version": quote.price.version,
         "usage": verdict.usage.counts(),
+        "lines": [] if is_free else bill_lines(verdict.usage, quote.price),
         "usage_insane": verdict.usage_insane,
         "cost_msat": cost.total_msat,
         "at_risk_msat": hold.amount_msat if at_risk else 0,

@@ -219,7 +219,8 @@ class _Relay:
 
     def _last_bytes(self, bill: Bill, change: str | None) -> bytes:
         """The held events with the cost, the comment, and the terminal event."""
-        comment = comment_line(self._exchange.request_id, bill.receipt, change)
+        signed = None if bill.signed is None else bill.signed.document
+        comment = comment_line(self._exchange.request_id, bill.receipt, change, signed)
         cost = cost_members(bill.receipt)
         usage = bill.verdict.usage
         outcome = bill.verdict.outcome

@@ -37,13 +37,17 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """How a hold ended. `balance_msat` and `available_msat` are the key's, right after."""
+    """How a hold ended. `balance_msat` and `available_msat` are the key's, right after.
+
+    `ended_at` is None if it had ended before; both are then today's.
+    """
 
     charged_msat: int
     absorbed_msat: int
     state: HoldState
     balance_msat: int
     available_msat: int
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +258,7 @@ class Settle(Command[Settled]):
             state=move(HoldState.HELD, event),
             balance_msat=after.balance_msat,
             available_msat=after.available_msat,
+            ended_at=book.now,
         )
 
 
@@ -302,6 +307,7 @@ class Expire(Command[Settled]):
             state=HoldState.EXPIRED,
             balance_msat=after.balance_msat,
             available_msat=after.available_msat,
+            ended_at=book.now,
         )
 
 

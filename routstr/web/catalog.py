@@ -83,6 +83,7 @@ async def info(ctx: Ctx) -> dict[str, object]:
         "npub": facts.npub,
         "mints": list(facts.mints),
         "p2pk_pubkey": None if ctx.limits.p2pk_lock == "off" else ctx.acceptance.current,
+        "receipt_pubkey": ctx.receipt_key.public,
         "http_url": facts.http_url,
         "onion_url": facts.onion_url,
         "child_key_cost_msats": 0,

@@ -21,7 +21,7 @@ PREFLIGHT_S: Final = 86_400
 EXPOSED: Final = (
     "x-routstr-request-id", "x-routstr-max-cost-msats", "x-routstr-provider",
     "x-routstr-output-limit", "x-routstr-cost-msats", "x-routstr-input-cost-msats",
-    "x-routstr-output-cost-msats", "x-routstr-cost-usd", "x-routstr-change",
+    "x-routstr-output-cost-msats", "x-routstr-cost-usd", "x-routstr-receipt", "x-routstr-change",
     "x-routstr-claim-secret", "x-routstr-error-scope", "x-request-id", "x-cashu",
     "idempotent-replayed", "retry-after", "x-should-retry", "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-ratelimit-limit-tokens",
@@ -35,7 +35,7 @@ _CORS: Final = (
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _PRIVATE: Final = re.compile(r"/admin(?:/|$)")
 _MONEY: Final = re.compile(
-    r"/v1/(?:balance|wallet)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
+    r"/v1/(?:balance|wallet|receipts)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
 )
 _CONTROL: Final = re.compile(rb"[\r\n\x00]")
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")

@@ -4,6 +4,7 @@ Every refusal that costs nothing comes before the exchange begins, the cheapest 
 on the money belongs to a task that no client can cancel (`flows/road.py`).
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -80,6 +81,7 @@ class ProxyEndpoint:
                 dialect=dialect,
                 order=order,
                 quote=quote,
+                request_sha256=hashlib.sha256(body).hexdigest(),
                 claim=claim_of(ctx, repeat, dialect, headers, body),
             )
             exchange = begin(ctx, purchase, request_id=request_id_of(scope))  # reserve … settle

@@ -6,6 +6,7 @@ The upstream answers always; the customer has the change from the answer, or cla
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from routstr.core.dialects import CHAT
@@ -54,11 +55,17 @@ class XCashu:
 
     async def act(self, stand: Stand) -> None:
         ctx = stand.ctx
-        asked = parse_chat_order(json.dumps(order()).encode())
+        body = json.dumps(order()).encode()
+        asked = parse_chat_order(body)
         quote = quote_of(asked, ctx.catalog.find(asked.model_id))
         credential = await check_payment(ctx, self.token, quote)
         purchase = Purchase(
-            headers={}, credential=credential, dialect=CHAT, order=asked, quote=quote
+            headers={},
+            credential=credential,
+            dialect=CHAT,
+            order=asked,
+            quote=quote,
+            request_sha256=sha256(body).hexdigest(),
         )
         exchange = begin(ctx, purchase, request_id=ctx.new_id("req"))
         self.answer = await exchange.answer()

@@ -9,7 +9,9 @@ from routstr.flows.queue import Chunk, ChunkQueue
 
 
 def exchange() -> Exchange:
-    return Exchange(request_id="req_1", queue=ChunkQueue(chunks_max=4, bytes_max=100))
+    return Exchange(
+        request_id="req_1", request_sha256="", queue=ChunkQueue(chunks_max=4, bytes_max=100)
+    )
 
 
 STREAM = Answer(status=200, headers={}, body=None)

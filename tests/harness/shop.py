@@ -24,6 +24,7 @@ from demo.process import NO_TLS
 from routstr.config import Settings
 from routstr.core.pricing import Model, Price
 from routstr.ecash.acceptance import acceptance_keys
+from routstr.ecash.receipt_key import receipt_key
 from routstr.flows.catalog import Catalog
 from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
@@ -42,6 +43,7 @@ from routstr.log import Secret
 from routstr.web.errors import install_errors
 from routstr.web.middleware import install_middleware
 from routstr.web.proxy import routes
+from routstr.web.receipts import router as receipts_router
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
 from tests.harness.funding import FundedKey, assert_books_are_clean, funded_key
@@ -192,6 +194,7 @@ def make_app(ctx: Context) -> FastAPI:
     app.state.ctx = ctx
     install_errors(app)
     install_middleware(app, HeaderBounds())
+    app.include_router(receipts_router)
     app.router.routes.extend(routes())
     return app
 
@@ -251,6 +254,7 @@ async def _context(
             database=database,
             wallet=wallet,
             acceptance=acceptance_keys(wallet.seed, 0),
+            receipt_key=receipt_key(wallet.seed),
             mints=MintClient(mint_urls=(), clock=clock),
             lnurl=LnurlClient(OutsideHttp()),
             upstream=client,

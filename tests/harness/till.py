@@ -21,6 +21,7 @@ from sqlalchemy import text
 from routstr.config import Settings
 from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.bdhke import y_of
+from routstr.ecash.receipt_key import receipt_key
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
 from routstr.flows.audit import audit
 from routstr.flows.catalog import Catalog
@@ -253,6 +254,7 @@ async def _parts(
     ):
         yield {
             "acceptance": acceptance_keys(seed, 0),
+            "receipt_key": receipt_key(seed),
             "ledger": LedgerExecutor(database, wallet=wallet, clock=clock, limits=ExecutorLimits()),
             "database": database,
             "wallet": wallet,

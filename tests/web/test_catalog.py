@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from routstr.ecash.bdhke import is_point
+from routstr.ecash.receipt_key import receipt_key
 from tests.fakes.mint import FakeMint
 from tests.harness.desk import Desk, open_desk
 
@@ -92,6 +93,7 @@ async def test_info(desk: Desk) -> None:
         "npub": "npub1x",
         "mints": [desk.mint.url],
         "p2pk_pubkey": body["p2pk_pubkey"],
+        "receipt_pubkey": receipt_key(desk.ctx.wallet.seed).public,
         "http_url": "https://node.example",
         "onion_url": None,
         "child_key_cost_msats": 0,

@@ -53,6 +53,7 @@ async def test_an_answer_carries_its_cost_in_body_and_headers(shop: Shop) -> Non
     headers = {name: answer.headers[name] for name in answer.headers if "routstr" in name}
     request_id = headers.pop("x-routstr-request-id")
     assert request_id == answer.headers["x-request-id"]
+    assert headers.pop("x-routstr-receipt")
     assert headers == {
         "x-routstr-max-cost-msats": "792",
         "x-routstr-provider": "fake",
@@ -103,6 +104,7 @@ async def test_a_stream_is_the_upstreams_bytes_with_its_cost(shop: Shop, asked: 
     assert answer.content.startswith(sent)
     rest = answer.content.removeprefix(sent).split(b"\n\n")
     comment = json.loads(rest[-3].removeprefix(b": routstr "))
+    assert comment.pop("receipt")["charged_msats"] == COST["total_msats"]
     assert comment == {"request_id": answer.headers["x-request-id"], "cost": COST}
     assert rest[-2:] == [b"data: [DONE]", b""]
     events = [json.loads(event.removeprefix(b"data: ")) for event in rest[:-3]]

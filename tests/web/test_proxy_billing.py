@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from tests.fakes.upstream_script import EMPTY, INSANE_USAGES, Fault, Script, failure
-from tests.harness.funding import assert_books_are_clean, balance_msat, told, usage_rows
+from tests.harness.funding import (
+    FundedKey,
+    assert_books_are_clean,
+    balance_msat,
+    told,
+    usage_rows,
+)
+from tests.harness.receipts import document_in, sound_receipt
 from tests.harness.shop import PATH, Shop, open_shop, order
 
 FUNDS_MSAT = 1_000_000
@@ -171,7 +178,8 @@ async def assert_whole(shop: Shop, row: Row) -> None:
     else:
         assert answer.headers["x-routstr-cost-msats"] == str(row.charged_msat)
         assert answer.headers["content-length"] == str(len(answer.content))
-    await assert_charged(shop, key, row)
+    receipt = document_in(answer.headers["x-routstr-receipt"])
+    await assert_charged(shop, key, row, receipt)
 
 
 async def assert_stream(shop: Shop, row: Row) -> None:
@@ -182,16 +190,18 @@ async def assert_stream(shop: Shop, row: Row) -> None:
     assert answer.status_code == row.status, answer.text
     if row.code is not None:
         assert_error(answer.json(), row.code)
+        receipt = document_in(answer.headers["x-routstr-receipt"])
     else:
         *_, comment, last, rest = answer.text.split("\n\n")
         assert rest == ""
         assert comment.startswith(": routstr {")
         assert f'"total_msats":{row.charged_msat},' in comment
         assert last.startswith("data: [DONE]" if row.ends == "done" else 'data: {"error":')
-    await assert_charged(shop, key, row)
+        receipt = document_in(comment)
+    await assert_charged(shop, key, row, receipt)
 
 
-async def assert_charged(shop: Shop, key: Any, row: Row) -> None:
+async def assert_charged(shop: Shop, key: FundedKey, row: Row, document: bytes) -> None:
     await shop.quiet()
     await assert_books_are_clean(shop.ctx)
     [written] = await usage_rows(shop.ctx, key)
@@ -203,6 +213,18 @@ async def assert_charged(shop: Shop, key: Any, row: Row) -> None:
     assert said["price_version"] == "v7"
     assert written.description == "fake-model"
     assert await balance_msat(shop.ctx, key) == FUNDS_MSAT - row.charged_msat
+    await assert_receipted(shop, key, row, document)
+
+
+async def assert_receipted(shop: Shop, key: FundedKey, row: Row, document: bytes) -> None:
+    """The receipt that came with the answer is sound, says what the row says, and stays."""
+    receipt = sound_receipt(document, shop.ctx.receipt_key.public)
+    said = receipt.members
+    assert (said["outcome"], said["evidence"]) == (row.outcome, row.evidence)
+    assert (said["charged_msats"], said["absorbed_msats"]) == (row.charged_msat, row.absorbed_msat)
+    assert said["balance_after_msats"] == FUNDS_MSAT - row.charged_msat
+    again = await shop.http.get(f"/v1/receipts/{said['request_id']}", headers=key.headers)
+    assert again.content == document
 
 
 def assert_error(body: Any, code: str) -> None:

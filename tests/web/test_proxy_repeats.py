@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from routstr.core.signed_receipt import read_receipt
 from routstr.flows.repeat import comparable, forget_answers
 from tests.fakes.mint import FakeMint
 from tests.fakes.upstream_script import Gate, Script, failure
@@ -112,6 +113,8 @@ async def assert_gone(answer: httpx.Response, first: httpx.Response) -> None:
     assert (error["type"], error["code"]) == ("gone", "answer_gone")
     request_id = first.headers["x-request-id"]
     assert error["details"] == {"request_id": request_id, "cost_msats": COST_MSAT}
+    receipt = read_receipt(answer.headers["x-routstr-receipt"].encode())
+    assert receipt.text("request_id") == request_id
 
 
 async def test_twenty_at_once_are_one_request(shop: Shop) -> None:
