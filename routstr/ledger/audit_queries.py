@@ -206,7 +206,8 @@ SELECT 'node' AS id FROM (SELECT coalesce(sum(amount), 0) AS held FROM reservati
 """
 DUPLICATES: Final = """
 SELECT operation_id AS id FROM recent GROUP BY operation_id HAVING count(*) > 1
-UNION ALL SELECT scope || '/' || key FROM idempotency GROUP BY scope, key HAVING count(*) > 1
+UNION ALL SELECT i.scope FROM idempotency i LEFT JOIN reservation r ON r.id = i.reservation_id
+  WHERE i.answer_expires_at IS NOT NULL AND (r.id IS NULL OR r.state = 'held')
 UNION ALL SELECT min(id) FROM deposit WHERE idempotency_key IS NOT NULL
   GROUP BY api_key_id, idempotency_key HAVING api_key_id IS NOT NULL AND count(*) > 1
 """

@@ -25,6 +25,7 @@ GUARDS: Final = (
     ("I-15", "uq_transaction_operation_id"),
     ("I-15", "uq_deposit_api_key_id_idempotency_key"),
     ("I-15", "pk_idempotency"),
+    ("I-15", "uq_idempotency_reservation_id"),
 )
 TRIGGERS: Final = {
     "sqlite": ("transaction_no_UPDATE", "transaction_no_DELETE"),

@@ -199,6 +199,13 @@ CORRUPTIONS: Final = (
         "'dep_pending'",
     ),
     Corruption(
+        what="an answer before its charge",
+        named="I-15",
+        sql="INSERT INTO idempotency (scope, key, reservation_id, fingerprint, answer,"
+        " answer_expires_at, created_at, expires_at) SELECT 's', 'k', id, 'f', 'v1|a|b|c|d',"
+        " created_at, created_at, created_at FROM reservation WHERE id = 'held'",
+    ),
+    Corruption(
         what="an overdue hold",
         named="I-9",
         sql="UPDATE reservation SET deadline = '2020-01-01T00:00:00.000000+00:00' WHERE "

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from routstr.core.signed_receipt import read_receipt
 from routstr.flows.repeat import comparable, forget_answers
 from tests.fakes.mint import FakeMint
-from tests.fakes.upstream_script import Gate, Script, failure
+from tests.fakes.upstream_script import EMPTY, Gate, Script, failure
 from tests.harness.funding import FundedKey, balance_msat, usage_rows
 from tests.harness.kiosk import COST_MSAT, open_kiosk
 from tests.harness.shop import PATH, PROMPT, Shop, open_shop, order, until
@@ -144,6 +144,18 @@ async def test_two_nodes_buy_it_once(postgres_url: str) -> None:
         assert len({answer.content for answer in answers}) == 1
         await assert_charged(one, key, 1)
 
+        gate = Gate()
+        one.upstream.default = Script(gate=gate)
+        one.marks.passed.clear()
+        first = asyncio.create_task(ask(one, key, "next"))
+        await one.marks.reached("forward.answered")
+        waits = asyncio.create_task(ask(two, key, "next"))
+        await until(lambda: bool(two.ctx.shelf.errands))
+        two.ctx.holds.stop()
+        assert (await waits).json()["error"]["code"] == "not_ready"
+        gate.open_for_ever()
+        assert (await first).status_code == 200
+
 
 async def test_who_left_with_the_answer_paid_for_gets_it_later(database_url: str) -> None:
     rest = asyncio.Event()
@@ -209,6 +221,19 @@ async def test_what_is_too_large_is_not_kept(shop: Shop) -> None:
     first = await ask(shop, key)
     assert first.status_code == 200
     await assert_gone(await ask(shop, key), first)
+
+
+@ON_SQLITE
+async def test_an_answer_that_cost_nothing_is_given_again_all_the_same(shop: Shop) -> None:
+    key = await shop.key(FUNDS_MSAT)
+    shop.upstream.default = EMPTY
+    first, again = await ask(shop, key), await ask(shop, key)
+    assert (first.status_code, first.headers["x-routstr-cost-msats"]) == (200, "0")
+    assert (again.content, facts(again), was_replayed(again)) == (
+        first.content,
+        facts(first),
+        True,
+    )
 
 
 # ── who may, and with what ────────────────────────────────────────────────────────────────────
