@@ -39,7 +39,7 @@ audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
 	@$(BIN)/python -m routstr audit $(ARGS)
 
 ##@ Change it
-.PHONY: test test-fast test-interop test-clients lint type fmt
+.PHONY: test test-fast test-interop test-clients lint type fmt docs
 test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
@@ -63,6 +63,9 @@ type: $(NODE) ## Types, strictly
 fmt: $(NODE) ## Format, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(NODE) ## The pages that are made of code: docs/billing.md
+	@$(BIN)/python -m docs.make_billing
 
 ##@ Prove it
 .PHONY: prove prove-road prove-ecash bench-ledger

@@ -8,7 +8,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from routstr.core.outcome import Ending, Evidence, Outcome, Tally, Verdict, judge
+from routstr.core.billing import judge
+from routstr.core.outcome import Ending, Evidence, Outcome, Tally, Verdict
 from routstr.errors import (
     RETRY_AFTER_S,
     RoutstrError,

@@ -8,7 +8,8 @@ been sent is never repeated; one that provably was not, once.
 import asyncio
 from typing import Final, NoReturn
 
-from routstr.core.outcome import Ending, Tally, judge
+from routstr.core.billing import judge
+from routstr.core.outcome import Ending, Tally
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.body import answer_whole
 from routstr.flows.context import Context

@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from routstr.core.billing import judge
 from routstr.core.dialects import StreamMeter
 from routstr.core.envelope import error_object
-from routstr.core.outcome import ERROR_OUTCOMES, Ending, Evidence, Outcome, Tally, Verdict, judge
+from routstr.core.outcome import ERROR_OUTCOMES, Ending, Evidence, Outcome, Tally, Verdict
 from routstr.core.receipt import comment_line, cost_members
 from routstr.core.sse import EventTooLarge
 from routstr.errors import (

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from routstr.core.billing import judge
 from routstr.core.outcome import (
     ERROR_OUTCOMES,
     Ending,
@@ -13,7 +14,6 @@ from routstr.core.outcome import (
     Tally,
     Verdict,
     cost_of_verdict,
-    judge,
     output_tokens_of,
     with_hold,
 )
