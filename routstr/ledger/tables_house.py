@@ -51,7 +51,11 @@ class LightningInvoice(Row, table=True):
 
 
 class Upstream(Row, table=True):
-    """An API that is resold, with its key sealed and the operator's fee in parts per million."""
+    """An API that is resold, with its key sealed and the operator's fee in parts per million.
+
+    `sells_new`: what it lists for the first time is on sale at once. `listed_at`: when it was last
+    asked for its list and gave one.
+    """
 
     __tablename__ = "upstream"
     id: str = Field(primary_key=True, sa_type=Text)
@@ -62,28 +66,91 @@ class Upstream(Row, table=True):
     api_version: str | None = Field(default=None, sa_type=Text)
     enabled: bool = True
     fee_ppm: int = Field(default=0, sa_type=Money)
+    weight: int = Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
+    sells_new: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     provider_settings: dict[str, object] | None = Field(default=None, sa_type=Json)
+    listed_at: datetime | None = Field(default=None, sa_type=UtcTime)
     created_at: datetime = Field(sa_type=UtcTime)
     updated_at: datetime = Field(sa_type=UtcTime)
 
 
 class ModelRow(Row, table=True):
-    """A model on sale at one upstream; `facts` holds what only describes it."""
+    """A model of one upstream: what upstream and price list say of it, and what the operator does.
+
+    `usd` holds prices as exact decimal text per token or unit; the columns named `own_…` are the
+    operator's and win; `fee_ppm` None is the upstream's. `facts` holds what only describes it. A
+    length of 0 is unknown. `is_gone`: the upstream lists it no more.
+    """
 
     __tablename__ = "model"
-    __table_args__ = (UniqueConstraint("upstream_id", "model_id"),)
+    __table_args__ = (
+        UniqueConstraint("upstream_id", "model_id"),
+        Index(
+            "uq_model_upstream_id_forwarded_model_id",
+            "upstream_id",
+            "forwarded_model_id",
+            unique=True,
+        ),
+    )
     id: str = Field(primary_key=True, sa_type=Text)
     upstream_id: str = Field(foreign_key="upstream.id", index=True, sa_type=Text)
     model_id: str = Field(index=True, sa_type=Text)
     forwarded_model_id: str = Field(sa_type=Text)
+    name: str | None = Field(default=None, sa_type=Text)
     context_length: int = Field(sa_type=Money)
     max_output_tokens: int = Field(sa_type=Money)
-    fee_ppm: int = Field(default=0, sa_type=Money)
+    usd: dict[str, str] | None = Field(default=None, sa_type=Json)
+    usd_source: str | None = Field(default=None, sa_type=Text)
+    own_usd: dict[str, str] | None = Field(default=None, sa_type=Json)
+    own_context_length: int | None = Field(default=None, sa_type=Money)
+    own_max_output_tokens: int | None = Field(default=None, sa_type=Money)
+    fee_ppm: int | None = Field(default=None, sa_type=Money)
+    is_free: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    is_gone: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     enabled: bool = True
     aliases: list[str] | None = Field(default=None, sa_type=Json)
     facts: dict[str, object] | None = Field(default=None, sa_type=Json)
     created_at: datetime = Field(sa_type=UtcTime)
     updated_at: datetime = Field(sa_type=UtcTime)
+
+
+class ExchangeRate(Row, table=True):
+    """USD for one bitcoin, as public sources agreed on it at a moment; decimals as text.
+
+    Prices are made with `in_force`, which follows only when the rate has moved enough.
+    """
+
+    __tablename__ = "exchange_rate"
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
+    btc_usd: str = Field(sa_type=Text)
+    in_force: str = Field(sa_type=Text)
+    sources: dict[str, str] = Field(sa_type=Json)
+    taken_at: datetime = Field(index=True, sa_type=UtcTime)
+
+
+class PricedRoute(Row, table=True):
+    """A path that is sold by the request: whoever calls it pays, and `upstream_path` is called.
+
+    Exactly one of the prices is set; `upstream_id` None is the upstream of the settings.
+    """
+
+    __tablename__ = "priced_route"
+    __table_args__ = (
+        UniqueConstraint("method", "path"),
+        CheckConstraint("(price_msat IS NULL) <> (price_usd IS NULL)", name="one_price"),
+        CheckConstraint("price_msat >= 0", name="price_not_negative"),
+    )
+    id: str = Field(primary_key=True, sa_type=Text)
+    method: str = Field(sa_type=Text)
+    path: str = Field(sa_type=Text)
+    upstream_id: str | None = Field(
+        default=None, foreign_key="upstream.id", index=True, sa_type=Text
+    )
+    upstream_path: str = Field(sa_type=Text)
+    price_msat: int | None = Field(default=None, sa_type=Money)
+    price_usd: str | None = Field(default=None, sa_type=Text)
+    enabled: bool = True
+    created_at: datetime = Field(sa_type=UtcTime)
 
 
 class PriceVersion(Row, table=True):

@@ -29,6 +29,8 @@ KEEPING = (
     "0004",
     "0005",
     "0006",
+    "0007",
+    "0008",
 )  # revisions whose tables and columns hold nothing that `live` writes
 
 
