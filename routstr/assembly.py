@@ -20,9 +20,11 @@ from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
+from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
+from routstr.gateways.rates import RateSources
 from routstr.gateways.upstream import UpstreamClient
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.commands import Wallet
@@ -44,6 +46,7 @@ from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
 
+NOWHERE: Final = "https://nowhere.invalid"  # for a node that the settings give no upstream
 KEY_FILE: Final = "secret.key"
 API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
@@ -149,18 +152,19 @@ async def assemble(
     may_write: bool = True,
 ) -> Context:
     """Every part, made and connected, till the stack ends; the ledger is not running yet."""
-    models = load_models(settings) if settings.models_file else ()
-    database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
     clock = WallClock()
+    catalog = _catalog(settings, clock)
+    database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
     mints = _mint_client(settings, clock)
     await stack.enter_async_context(mints)
     built_in = _built_in(settings)
     upstream = UpstreamClient(
-        base_url=built_in.base_url,
+        base_url=built_in.base_url or NOWHERE,
         api_key=built_in.api_key,
         allow_loopback_http=built_in.allow_loopback_http,
     )
     await stack.enter_async_context(upstream)
+    outside = await stack.enter_async_context(OutsideHttp())
     return Context(
         ledger=ledger,
         database=database,
@@ -168,9 +172,9 @@ async def assemble(
         acceptance=acceptance_keys(wallet.seed, await acceptance_index(database)),
         receipt_key=receipt_key(wallet.seed),
         mints=mints,
-        lnurl=LnurlClient(await stack.enter_async_context(OutsideHttp())),
+        lnurl=LnurlClient(outside),
         upstream=upstream,
-        catalog=Catalog(models, upstream=built_in, now=clock.now),
+        catalog=catalog,
         clock=clock,
         monotonic_s=clock.monotonic,
         new_id=ids.new,
@@ -188,6 +192,8 @@ async def assemble(
         ),
         misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
+        rates=RateSources(outside),
+        lists=ModelLists(),
     )
 
 
@@ -233,6 +239,16 @@ def _pool(settings: Settings) -> PoolSettings:
     )
 
 
+def _catalog(settings: Settings, clock: WallClock) -> Catalog:
+    """What the settings sell, until the rest is read from the database. Raises ConfigError."""
+    return Catalog(
+        load_models(settings) if settings.models_file else (),
+        upstream=_built_in(settings) if settings.upstream_base_url else None,
+        btc_usd=settings.btc_usd_price,
+        now=clock.now,
+    )
+
+
 def _built_in(settings: Settings) -> UpstreamConfig:
     """The upstream that the settings name."""
     key = settings.upstream_api_key
@@ -265,6 +281,5 @@ def _facts(settings: Settings) -> NodeFacts:
         mints=settings.cashu_mints,
         allow_loopback_http=settings.allow_loopback_http,
         body_bytes_max=settings.body_bytes_max,
-        btc_usd_text=str(settings.btc_usd_price),
         upstream_name="upstream",
     )

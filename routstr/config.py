@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     upstream_api_key: SecretStr | None = None
     models_file: Path | None = None
     btc_usd_price: Decimal | None = Field(default=None, gt=0)
+    rate_every_s: Seconds = 300
+    rate_max_age_s: Seconds = 3600
+    rate_step_ppm: int = Field(default=5_000, ge=0, le=100_000)
+    models_every_s: Seconds = 3600
+    refresh_every_s: Seconds = 60
     allow_loopback_http: bool = False
 
     # Time-outs towards the upstream and the client (guarantees, section 5)
@@ -188,18 +193,16 @@ def load_settings() -> Settings:
 def check_for_serving(settings: Settings) -> Settings:
     """What `serve` needs beyond the database; canonical URLs put in place. Raises ConfigError."""
     settings = check_mints(settings)
-    if not settings.upstream_base_url:
-        raise ConfigError("UPSTREAM_BASE_URL: name the API to sell")
-    try:
-        base = upstream_base(
-            settings.upstream_base_url, allow_loopback_http=settings.allow_loopback_http
-        )
-    except BadUrl as error:
-        raise ConfigError(f"UPSTREAM_BASE_URL: {error}") from None
-    if settings.models_file is None:
-        raise ConfigError("MODELS_FILE: without prices nothing can be sold")
-    if settings.btc_usd_price is None:
-        raise ConfigError("BTC_USD_PRICE: a rate is needed to show prices in USD")
+    base = settings.upstream_base_url
+    if base:
+        try:
+            base = upstream_base(base, allow_loopback_http=settings.allow_loopback_http)
+        except BadUrl as error:
+            raise ConfigError(f"UPSTREAM_BASE_URL: {error}") from None
+        if settings.models_file is None:
+            raise ConfigError("MODELS_FILE: without prices nothing can be sold")
+    elif settings.models_file is not None:
+        raise ConfigError("UPSTREAM_BASE_URL: name the API that serves the models of MODELS_FILE")
     if settings.payout_to and not is_address(settings.payout_to):
         raise ConfigError("PAYOUT_TO: not a Lightning address, which looks like you@example.com")
     return settings.model_copy(update={"upstream_base_url": base})

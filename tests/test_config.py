@@ -89,7 +89,6 @@ def test_the_database_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) 
         ({"UPSTREAM_BASE_URL": ""}, "UPSTREAM_BASE_URL"),
         ({"UPSTREAM_BASE_URL": "http://api.example/v1"}, "UPSTREAM_BASE_URL"),
         ({"MODELS_FILE": ""}, "MODELS_FILE"),
-        ({"BTC_USD_PRICE": ""}, "BTC_USD_PRICE"),
         ({"BTC_USD_PRICE": "0"}, "BTC_USD_PRICE"),
         ({"BTC_USD_PRICE": "NaN"}, "BTC_USD_PRICE"),
         ({"BTC_USD_PRICE": "Infinity"}, "BTC_USD_PRICE"),

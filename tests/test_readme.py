@@ -11,7 +11,7 @@ from routstr.config import Settings
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 # Needed by a node that serves, checked where the node starts.
-NEEDED: Final = {"CASHU_MINTS", "UPSTREAM_BASE_URL", "MODELS_FILE", "BTC_USD_PRICE"}
+NEEDED: Final = {"CASHU_MINTS"}
 
 Row = tuple[str, str]
 

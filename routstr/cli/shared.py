@@ -15,7 +15,6 @@ from routstr.ledger.engine import Database, lock_directory, sqlite_directories
 from routstr.ledger.restores import check_restored
 from routstr.log import configure
 
-NOWHERE: Final = "https://nowhere.invalid"  # no command of the operator asks the upstream
 SETTLE_S: Final = 5.0
 
 
@@ -63,7 +62,7 @@ async def acting(
     check_free(settings)
     mints = (*settings.cashu_mints, *more_mints)
     checked = check_mints(settings.model_copy(update={"cashu_mints": mints}))
-    checked = checked.model_copy(update={"upstream_base_url": NOWHERE, "models_file": None})
+    checked = checked.model_copy(update={"upstream_base_url": "", "models_file": None})
     async with AsyncExitStack() as stack:
         ctx = await assemble(checked, Ids(), _nothing, stack)
         if not is_restoring:

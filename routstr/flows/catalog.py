@@ -10,6 +10,7 @@ Laws
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from routstr.core.pricing import Model, Price, Usage, cost_of
@@ -17,6 +18,7 @@ from routstr.core.providers import EVERY_PATH
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 
+PPM_PER_PERCENT: Final = 10_000
 TYPICAL: Final = Usage(input_tokens=3_000, output_tokens=1_000)  # what prices are compared by
 
 
@@ -24,7 +26,9 @@ TYPICAL: Final = Usage(input_tokens=3_000, output_tokens=1_000)  # what prices a
 class Candidate:
     """One upstream that can serve a listing, at its own sale price; `paths` are those it speaks.
 
-    Of two equally dear ones the heavier goes first.
+    Of two equally dear ones the heavier goes first. `good_until` is when its price gets too old to
+    sell at; None: never. `usd` is the same price in USD, fee included, by the names of
+    `core.prices.CLASSES`; empty for a price that was set in msat. `facts` only describe.
     """
 
     upstream_id: str
@@ -35,28 +39,46 @@ class Candidate:
     max_output_tokens: int
     weight: int = 0
     paths: frozenset[str] = EVERY_PATH
+    fee_ppm: int = 0
+    good_until: datetime | None = None
+    usd: Mapping[str, Decimal] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A model on sale and who can serve it, the cheapest first; at least one.
-
-    `good_until` is when its price gets too old to sell at; None: never.
-    """
+    """A model on sale and who can serve it, the cheapest first; at least one."""
 
     model: Model
     candidates: tuple[Candidate, ...]
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A path that is sold by the request: `price.request_msat` buys a call of `upstream_path`."""
+
+    id: str
+    method: str
+    path: str
+    upstream_id: str
+    upstream_path: str
+    price: Price
     good_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """Everything on sale at a moment. `not_sold` says of known models why they are not."""
+    """Everything on sale at a moment. `not_sold` says of known models why they are not.
+
+    `routes` are by method and path, `btc_usd` is the rate that amounts are shown in USD with.
+    """
 
     listings: Mapping[str, Listing] = field(default_factory=dict)
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=dict)
     not_sold: Mapping[str, str] = field(default_factory=dict)
+    routes: Mapping[tuple[str, str], Route] = field(default_factory=dict)
+    btc_usd: Decimal | None = None
     by_alias: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,13 +99,19 @@ class Catalog:
         models: Iterable[Model] = (),
         *,
         upstream: UpstreamConfig | None = None,
+        btc_usd: Decimal | None = None,
         now: Callable[[], datetime] = lambda: datetime.max.replace(tzinfo=UTC),
     ) -> None:
         """Start with models of fixed prices, all at the upstream that the settings name."""
-        listings = {model.id: listed(model, [built_in(model)]) for model in models}
-        upstreams = {} if upstream is None else {upstream.id: upstream}
-        self._picture = Picture(listings=listings, upstreams=upstreams)
+        self.fixed = tuple(listed(model, [built_in(model)]) for model in models)
+        self.upstream = upstream
+        self._picture = Picture(
+            listings={each.model.id: each for each in self.fixed},
+            upstreams={} if upstream is None else {upstream.id: upstream},
+            btc_usd=btc_usd,
+        )
         self._now = now
+        self.saved_versions: frozenset[str] = frozenset()
 
     @property
     def picture(self) -> Picture:
@@ -105,13 +133,33 @@ class Catalog:
         found = picture.listings.get(known)
         if found is None:
             raise InvalidModel(picture.not_sold.get(known), param="model")
-        if found.good_until is not None and self._now() > found.good_until:
-            raise ServiceUnavailable("The exchange rate is not known now, so no price is either.")
+        self._check_fresh(found.candidates[0].good_until)
         return found
+
+    def route(self, method: str, path: str) -> Route | None:
+        """What is sold by the request under that method and path; raises ServiceUnavailable."""
+        found = self._picture.routes.get((method, path))
+        if found is not None:
+            self._check_fresh(found.good_until)
+        return found
+
+    def _check_fresh(self, good_until: datetime | None) -> None:
+        if good_until is not None and self._now() > good_until:
+            raise ServiceUnavailable("The exchange rate is not known now, so no price is either.")
 
     def find(self, model_id: str) -> Model:
         """The model sold under an id or an alias. Raises what `listing` raises."""
         return self.listing(model_id).model
+
+    @property
+    def btc_usd(self) -> Decimal | None:
+        """The rate that amounts are shown in USD with."""
+        return self._picture.btc_usd
+
+    @property
+    def btc_usd_text(self) -> str:
+        """The same as text; empty while none is known."""
+        return "" if self.btc_usd is None else str(self.btc_usd)
 
     def all(self) -> tuple[Model, ...]:
         """Every model on sale."""
@@ -119,11 +167,7 @@ class Catalog:
 
 
 def listed(
-    model: Model,
-    candidates: Iterable[Candidate],
-    *,
-    aliases: Iterable[str] = (),
-    good_until: datetime | None = None,
+    model: Model, candidates: Iterable[Candidate], *, aliases: Iterable[str] = ()
 ) -> Listing:
     """The listing of `model`, at the price and within the limits of its first candidate."""
     ordered = tuple(sorted(candidates, key=_rank))
@@ -138,8 +182,14 @@ def listed(
         ),
         candidates=ordered,
         aliases=tuple(aliases),
-        good_until=good_until,
     )
+
+
+def markup_percent(picture: Picture) -> float | int:
+    """The highest margin on what is sold, in percent, as a client is told it."""
+    fees_ppm = (each.candidates[0].fee_ppm for each in picture.listings.values())
+    percent = max(fees_ppm, default=0) / PPM_PER_PERCENT
+    return int(percent) if percent.is_integer() else percent
 
 
 def built_in(model: Model) -> Candidate:

@@ -16,8 +16,10 @@ from routstr.flows.catalog import Catalog
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
+from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
+from routstr.gateways.rates import RateSources
 from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
@@ -65,7 +67,8 @@ class MintShelf:
 class Context:
     """Everything a flow may use. `owner` names this process in leases.
 
-    `one_shots` are the accounts whose request has not got its hold yet.
+    `one_shots` are the accounts whose request has not got its hold yet. Without `rates` or `lists`
+    nobody is asked for the exchange rate, or for models.
     """
 
     ledger: LedgerExecutor
@@ -91,3 +94,5 @@ class Context:
     misses: Misses
     failpoint: Failpoint
     one_shots: set[str] = field(default_factory=set)
+    rates: RateSources | None = None
+    lists: ModelLists | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from routstr.ecash.amounts import FloatGoal
 
@@ -50,6 +51,11 @@ class Limits:
     payout_to: str | None
     payout_floor_sats: int
     payout_keep_sats: int
+    btc_usd_price: Decimal | None
+    rate_every_s: float
+    rate_max_age_s: float
+    rate_step_ppm: int
+    models_every_s: float
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
 
@@ -75,5 +81,4 @@ class NodeFacts:
     mints: tuple[str, ...]
     allow_loopback_http: bool
     body_bytes_max: int
-    btc_usd_text: str
     upstream_name: str

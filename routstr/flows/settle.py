@@ -72,7 +72,7 @@ async def settle(
         description=quote.model_id,
         request_data=_request_data(exchange, hold, quote, verdict, cost),
     )
-    estimated, btc_usd_text = verdict.evidence is Evidence.ESTIMATED, ctx.facts.btc_usd_text
+    estimated, btc_usd_text = verdict.evidence is Evidence.ESTIMATED, ctx.catalog.btc_usd_text
     keeping: Settle | SettleKeeping = command
     if keep is not None:
         keepsake = Keepsake(answer=keep, cost=cost, estimated=estimated, btc_usd_text=btc_usd_text)

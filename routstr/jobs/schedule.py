@@ -12,6 +12,7 @@ from routstr.flows.invoice import look_at_invoices
 from routstr.flows.reconcile import RECONCILE_JOB, reconcile
 from routstr.flows.redeem import redeem
 from routstr.flows.refill import refill
+from routstr.flows.refresh import refresh
 from routstr.flows.renew import renew
 from routstr.flows.repeat import forget_answers
 from routstr.flows.resume import resume
@@ -65,6 +66,7 @@ class Periods:
     invoices_s: float
     refill_s: float
     payout_s: float
+    refresh_s: float
 
 
 def jobs(periods: Periods) -> tuple[Job, ...]:
@@ -82,6 +84,7 @@ def jobs(periods: Periods) -> tuple[Job, ...]:
             lease_s=PAYOUT_LEASE_S,
             look_s=LOOK_S,
         ),
+        Job(name="refresh", every_s=periods.refresh_s, run=_refresh, is_shared=False),
         Job(name="prune", every_s=periods.prune_s, run=_prune),
         Job(name="forget", every_s=FORGET_EVERY_S, run=_forget),
         Job(name="audit", every_s=periods.audit_s, run=_audit, lease_s=AUDIT_LEASE_S),
@@ -119,6 +122,11 @@ async def _redeem(ctx: Context) -> tuple[bool, Result]:
 
 async def _payout(ctx: Context) -> tuple[bool, Result]:
     return True, {"sent_msat": await pay_out(ctx)}
+
+
+async def _refresh(ctx: Context) -> tuple[bool, Result]:
+    refreshed = await refresh(ctx)
+    return not refreshed.silent, {"sold": refreshed.sold, "not_sold": refreshed.not_sold}
 
 
 async def _prune(ctx: Context) -> tuple[bool, Result]:

@@ -1,15 +1,15 @@
 """What the node says of itself and of what it sells (contract, section 3)."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from html import escape
 from typing import Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from routstr.core.listing import model_json
+from routstr.core.listing import Described, model_json
 from routstr.errors import InvalidModel, NotFound
+from routstr.flows.catalog import Listing, markup_percent
 from routstr.flows.context import Context
 from routstr.flows.operate import readiness
 from routstr.web.deps import Ctx
@@ -89,7 +89,7 @@ async def info(ctx: Ctx) -> dict[str, object]:
         "child_key_cost_msats": 0,
         "max_request_bytes": facts.body_bytes_max,
         "refund_ttl_seconds": ctx.limits.refund_ttl_s,
-        "fees": {"platform_msats": 0, "markup_percent": 0},
+        "fees": {"platform_msats": 0, "markup_percent": markup_percent(ctx.catalog.picture)},
     }
 
 
@@ -97,8 +97,7 @@ async def info(ctx: Ctx) -> dict[str, object]:
 @router.get("/v1/models")
 async def models(ctx: Ctx) -> Response:
     """Every model, with its prices in USD and in sats."""
-    rate = Decimal(ctx.facts.btc_usd_text)
-    data = [model_json(model, rate) for model in ctx.catalog.all()]
+    data = [_shown(ctx, each) for each in ctx.catalog.picture.listings.values()]
     return _json({"object": "list", "data": data})
 
 
@@ -107,10 +106,23 @@ async def models(ctx: Ctx) -> Response:
 async def model(model_id: str, ctx: Ctx) -> Response:
     """One model; ids may hold slashes."""
     try:
-        found = ctx.catalog.find(model_id)
+        found = ctx.catalog.listing(model_id)
     except InvalidModel as error:
-        raise NotFound("This node does not offer that model.", param="model") from error
-    return _json(model_json(found, Decimal(ctx.facts.btc_usd_text)))
+        raise NotFound(error.message, param="model") from error
+    return _json(_shown(ctx, found))
+
+
+def _shown(ctx: Context, listing: Listing) -> dict[str, object]:
+    """A listing as the contract has it, by its first candidate."""
+    first = listing.candidates[0]
+    described = Described(
+        upstream=first.upstream_slug,
+        forwarded_model_id=first.forwarded_model_id,
+        aliases=listing.aliases,
+        usd=first.usd,
+        facts=first.facts,
+    )
+    return model_json(listing.model, ctx.catalog.btc_usd, described)
 
 
 def _json(body: Mapping[str, object], *, status: int = 200) -> Response:

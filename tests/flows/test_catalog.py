@@ -45,7 +45,7 @@ def test_aliases_lead_to_a_model_but_never_away_from_one() -> None:
 def test_a_price_with_an_old_rate_sells_nothing() -> None:
     time = NOON
     catalog = Catalog(now=lambda: time)
-    sold = listed(model("m"), [candidate("a", 1)], good_until=NOON)
+    sold = listed(model("m"), [replace(candidate("a", 1), good_until=NOON)])
     catalog.replace(Picture(listings={"m": sold}))
     assert catalog.find("m").id == "m"
     time = NOON + timedelta(seconds=1)

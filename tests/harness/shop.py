@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import httpx
@@ -258,7 +259,7 @@ async def _context(
             mints=MintClient(mint_urls=(), clock=clock),
             lnurl=LnurlClient(OutsideHttp()),
             upstream=client,
-            catalog=Catalog([CHAT_MODEL, FLAT_MODEL]),
+            catalog=Catalog([CHAT_MODEL, FLAT_MODEL], btc_usd=Decimal(60_000)),
             clock=clock,
             monotonic_s=time.monotonic,
             new_id=_new_id,
@@ -310,6 +311,5 @@ _FACTS: Final = NodeFacts(
     mints=(),
     allow_loopback_http=True,
     body_bytes_max=16 * 1024 * 1024,
-    btc_usd_text="60000",
     upstream_name="fake",
 )

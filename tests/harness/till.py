@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
@@ -260,7 +261,7 @@ async def _parts(
             "wallet": wallet,
             "mints": mints,
             "upstream": upstream,
-            "catalog": Catalog([CHAT_MODEL]),
+            "catalog": Catalog([CHAT_MODEL], btc_usd=Decimal(60_000)),
             "clock": clock,
             "monotonic_s": clock.monotonic,
             "new_id": _new_id,
@@ -309,6 +310,5 @@ FACTS: Final = NodeFacts(
     mints=(),
     allow_loopback_http=True,
     body_bytes_max=16 * 1024 * 1024,
-    btc_usd_text="60000",
     upstream_name="fake",
 )

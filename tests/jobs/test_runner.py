@@ -165,6 +165,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "audit",
         "reconcile",
         "refill",
+        "refresh",
     }
     for each in every:
         assert await runner.run_once(each), each.name
@@ -187,6 +188,7 @@ def test_a_dead_nodes_holds_wait_no_longer_than_the_audit_does() -> None:
         payout_s=86_400,
         redeem_s=15,
         refill_s=15,
+        refresh_s=60,
     )
     expiring = next(each for each in jobs(periods) if each.name == "expire")
     assert expiring.lease_s + 2 * expiring.every_s <= 60
