@@ -6,7 +6,7 @@ upstreams match keys that way, and a spelling we do not see is a price we do not
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from routstr.errors import UnsupportedParameter
@@ -24,6 +24,9 @@ _FAKE: Final = "it would replace the answer"
 _WRAPPED: Final = "it can carry any other parameter unseen"
 _STORED: Final = "it adds stored input that the body does not bound, of any account"
 _MEDIA: Final = "audio and images are billed apart from text tokens"
+_SECOND: Final = "a second model would be billed"
+_UNKNOWN: Final = "this endpoint has no such parameter, so nothing says what it may cost"
+_CACHE: Final = "writing to a cache that lives so long is dearer than this node's price of it"
 
 # Folded name -> harm. null always means absent.
 HARMS: Final[Mapping[str, str]] = {
@@ -48,8 +51,14 @@ HARMS: Final[Mapping[str, str]] = {
     "connectors": _SERVER_TOOL,
     "compoundcustom": _SERVER_TOOL,
     "veniceparameters": _SERVER_TOOL,
-    "safetymodel": "a second model would be billed",
-    "guardrails": "a second model would be billed",
+    "safetymodel": _SECOND,
+    "guardrails": _SECOND,
+    "moderation": _SECOND,
+    "contextmanagement": _SECOND,
+    "speed": _PRICE,
+    "inferencegeo": _PRICE,
+    "container": _SERVER_TOOL,
+    "mcpservers": _SERVER_TOOL,
     "audio": _MEDIA,
     "modalities": _MEDIA,
     "responsemodalities": _MEDIA,
@@ -90,6 +99,9 @@ HARMS: Final[Mapping[str, str]] = {
     "organization": _ACCOUNT,
     "organisation": _ACCOUNT,
     "project": _ACCOUNT,
+    "accessprograms": _ACCOUNT,
+    "betas": _HEADERS,
+    "anthropicbeta": _HEADERS,
     "sslverify": "it would weaken the upstream connection",
     # wrappers
     "extrabody": _WRAPPED,
@@ -134,7 +146,9 @@ _FRAGMENT: Final = re.compile("|".join(_FRAGMENT_HARMS))
 
 # Values that do no harm under an otherwise refused name.
 _HARMLESS: Final[Mapping[str, tuple[object, ...]]] = {
-    "servicetier": ("default",),
+    "servicetier": ("default", "standard_only"),
+    "speed": ("standard",),
+    "inferencegeo": ("global",),
     "background": (False,),
     "n": (1,),
     "bestof": (1,),
@@ -150,11 +164,28 @@ _HARMLESS: Final[Mapping[str, tuple[object, ...]]] = {
 # Tools that the client runs itself; any other type runs, and bills, at the upstream.
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 
+# Where a cache's lifetime stands, by the folded name around it, and those at the usual price.
+_CACHES: Final = frozenset({"cachecontrol", "promptcacheoptions", "promptcachebreakpoint"})
+_LIFETIMES: Final = ("5m", "30m", None)
 
-def refuse_unsupported(body: Mapping[str, object], reads: Mapping[str, str]) -> None:
+
+def is_function_tool(tool: object) -> bool:
+    """Whether the client itself runs the tool, in OpenAI's dialects."""
+    kinds = tool_kinds(tool)
+    return len(kinds) == 1 and kinds[0] in _CLIENT_TOOLS
+
+
+def refuse_unsupported(
+    body: Mapping[str, object],
+    reads: Mapping[str, str],
+    *,
+    is_closed: bool = False,
+    is_client_tool: Callable[[object], bool] = is_function_tool,
+) -> None:
     """Raise UnsupportedParameter, naming the parameter and its harm, if `body` has one.
 
     `reads` are the dialect's own parameters: folded name -> the one spelling that its parser reads.
+    They are all there may be if the dialect `is_closed`.
     """
     for name, value in body.items():
         folded = fold(name)
@@ -165,12 +196,44 @@ def refuse_unsupported(body: Mapping[str, object], reads: Mapping[str, str]) -> 
                 )
         elif value is not None:
             _refuse_harm(name, folded, value)
-    _refuse_server_tools(body.get("tools"))
+            if is_closed and folded not in HARMS:
+                raise _refused(name, _UNKNOWN)
+    tools = body.get("tools")
+    if not all(map(is_client_tool, tools if isinstance(tools, list) else ())):
+        raise UnsupportedParameter(
+            "Only tools that the client runs are supported here: others are billed apart.",
+            param="tools",
+        )
+
+
+def refuse_dear_caches(body: Mapping[str, object], serialised: bytes) -> None:
+    """Raise UnsupportedParameter for a cache that is asked to live longer than its price knows.
+
+    Of a body without any lifetime in it, only the bytes are looked at.
+    """
+    if b'"ttl"' not in serialised.lower():
+        return
+    level: list[object] = [body]
+    while level:
+        found = [each for each in level if isinstance(each, dict)]
+        for name, value in (member for each in found for member in each.items()):
+            if fold(name) in _CACHES and isinstance(value, dict):
+                _refuse_lifetime(name, value)
+        lists = (each for each in level if isinstance(each, list))
+        level = [inner for each in found for inner in each.values()]
+        level += [inner for each in lists for inner in each]
 
 
 def fold(name: str) -> str:
     """The name as the laxest upstream may read it."""
     return name.casefold().replace("_", "").replace("-", "")
+
+
+def tool_kinds(tool: object) -> list[str]:
+    """Every `type` an upstream could read in the tool, whatever its spelling."""
+    if not isinstance(tool, dict):
+        return ["none"]
+    return [str(value) for name, value in tool.items() if fold(name) == "type"]
 
 
 def _refuse_harm(name: str, folded: str, value: object) -> None:
@@ -180,21 +243,15 @@ def _refuse_harm(name: str, folded: str, value: object) -> None:
         if found is None:
             return
         harm = _FRAGMENT_HARMS[found.group()]
-    if value in _HARMLESS.get(folded, ()):
-        return
-    raise UnsupportedParameter(f"{name} is not supported here: {harm}.", param=name)
+    if value not in _HARMLESS.get(folded, ()):
+        raise _refused(name, harm)
 
 
-def _refuse_server_tools(tools: object) -> None:
-    for tool in tools if isinstance(tools, list) else []:
-        kinds = _kinds(tool) if isinstance(tool, dict) else []
-        if len(kinds) != 1 or kinds[0] not in _CLIENT_TOOLS:
-            raise UnsupportedParameter(
-                f"Only tools of type function and custom are supported here: {_SERVER_TOOL}.",
-                param="tools",
-            )
+def _refuse_lifetime(name: str, cache: Mapping[str, object]) -> None:
+    for member, value in cache.items():
+        if fold(member) == "ttl" and value not in _LIFETIMES:
+            raise _refused(f"{name}.{member}", _CACHE)
 
 
-def _kinds(tool: Mapping[str, object]) -> list[str]:
-    """Every `type` an upstream could read in the tool, whatever its spelling."""
-    return [str(value) for name, value in tool.items() if fold(name) == "type"]
+def _refused(name: str, harm: str) -> UnsupportedParameter:
+    return UnsupportedParameter(f"{name} is not supported here: {harm}.", param=name)

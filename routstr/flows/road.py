@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from routstr.core import betas
 from routstr.ecash.token import Token
 from routstr.errors import InvalidParameter, RoutstrError
 from routstr.flows.authenticate import identify
@@ -33,12 +34,16 @@ def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
 def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
     """The caller's headers, names in lower case, that may go upstream.
 
-    Raises InvalidParameter for a value that no header can carry, before any money is held.
+    Raises InvalidParameter for a value that no header can carry, UnsupportedParameter for a beta
+    that changes the price, before any money is held.
     """
     for name in UP:
         if not is_clean_value(headers.get(name, "")):
             raise InvalidParameter("A header has a value this node cannot forward.", param=name)
-    return {name: headers[name] for name in UP if name in headers}
+    passed = {name: headers[name] for name in UP if name in headers}
+    if betas.HEADER in passed:
+        passed[betas.HEADER] = betas.passed_betas(passed[betas.HEADER])
+    return {name: value for name, value in passed.items() if value or name != betas.HEADER}
 
 
 async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:

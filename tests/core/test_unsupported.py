@@ -90,6 +90,35 @@ def test_harmless_values_pass(members: dict[str, object], order_of: OrderOf) -> 
     assert order_of(**members).body.items() >= members.items()
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"prompt_cache_options": {"ttl": "12h"}},
+        {"prompt_cache_options": {"TTL": 12}},
+        {"messages": [{"role": "user", "content": [{"cache_control": {"ttl": "1h"}}]}]},
+        {"tools": [{"type": "function", "function": {"cacheControl": {"ttl": "1h"}}}]},
+    ],
+)
+def test_caches_that_live_longer_than_their_price_are_refused(
+    members: dict[str, object], order_of: OrderOf
+) -> None:
+    with pytest.raises(UnsupportedParameter, match="cache"):
+        order_of(**members)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"prompt_cache_options": {"ttl": "30m"}},
+        {"messages": [{"role": "user", "content": [{"cache_control": {"ttl": "5m"}}]}]},
+        {"metadata": {"ttl": "1h"}},
+        {"tools": [{"type": "function", "function": {"name": "ttl", "ttl": "1h"}}]},
+    ],
+)
+def test_other_lifetimes_pass(members: dict[str, object], order_of: OrderOf) -> None:
+    assert order_of(**members).body.items() >= members.items()
+
+
 @pytest.mark.parametrize("value", ["auto", "flex", "priority", "", "Default"])
 def test_only_the_default_tier_passes(value: str, order_of: OrderOf) -> None:
     with pytest.raises(UnsupportedParameter):

@@ -20,7 +20,7 @@ from routstr.core.order import (
 from routstr.core.outcome import Tally
 from routstr.core.receipt import Receipt, cost_members, splice_cost
 from routstr.core.strict_json import parse_strictly
-from routstr.core.unsupported import fold, refuse_unsupported
+from routstr.core.unsupported import fold, refuse_dear_caches, refuse_unsupported
 from routstr.core.usage import INSANE
 from routstr.errors import InvalidParameter
 
@@ -63,6 +63,7 @@ class ChatDialect:
         """The order; null means absent. Raises as `Dialect.parse`."""
         value, serialised = parse_strictly(body, depth_max)
         refuse_unsupported(value, READS)
+        refuse_dear_caches(value, serialised)
         messages = _messages(value)
         stream = bool_in(value, "stream")
         limit, limit_field = output_limit_in(value, LIMIT_FIELDS)
