@@ -12,6 +12,7 @@ CHAT: Final = "/chat/completions"
 COMPLETIONS: Final = "/completions"
 RESPONSES: Final = "/responses"
 MESSAGES: Final = "/messages"
+COUNT_TOKENS: Final = "/messages/count_tokens"
 EMBEDDINGS: Final = "/embeddings"
 MODERATIONS: Final = "/moderations"
 IMAGES: Final = frozenset({"/images/generations", "/images/edits", "/images/variations"})
@@ -19,7 +20,8 @@ SPEECH: Final = "/audio/speech"
 HEARING: Final = frozenset({"/audio/transcriptions", "/audio/translations"})
 
 EVERY_PATH: Final = (
-    frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, SPEECH})
+    frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS})
+    | {EMBEDDINGS, MODERATIONS, SPEECH}
     | IMAGES
     | HEARING
 )
@@ -44,13 +46,13 @@ class Provider:
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "openai": Provider(
         name="OpenAI",
-        paths=EVERY_PATH - {MESSAGES},
+        paths=EVERY_PATH - {MESSAGES, COUNT_TOKENS},
         base_url="https://api.openai.com/v1",
         prices_from="openai",
     ),
     "anthropic": Provider(
         name="Anthropic",
-        paths=frozenset({MESSAGES}),
+        paths=frozenset({MESSAGES, COUNT_TOKENS}),
         base_url="https://api.anthropic.com/v1",
         key_header="x-api-key",
         listing="anthropic",

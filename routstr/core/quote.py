@@ -110,6 +110,7 @@ def quote_of(order: Order, model: Model) -> Quote:
     context_length = model.context_length * order.inputs
     body_tokens = order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0)
     units_msat = cost_of(order.units, price).base_msat - price.request_msat
+    request_msat = 0 if order.is_free else price.request_msat
     quote = Quote(
         model_id=model.id,
         price=price,
@@ -121,7 +122,7 @@ def quote_of(order: Order, model: Model) -> Quote:
         answer_rate_msat=price.answer_msat_per_mtok(
             audio="audio_output" in media, image="image_output" in media
         ),
-        base_msat=price.request_msat + units_msat,
+        base_msat=request_msat + units_msat,
         input_tokens_max=(
             context_length if order.input_unbounded else min(body_tokens, context_length)
         ),

@@ -5,6 +5,7 @@ it; a body that we cannot walk is left alone. Source: contract, section 6.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -172,9 +173,29 @@ def usage_in(json_object: bytes) -> bytes | None:
     return text[usage.value_start : usage.end].encode()
 
 
+def changed_within(json_object: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """`json_object` with `change` made to its last top-level member `name`, if that is an object.
+
+    Unchanged if there is none, or if the text is no JSON object.
+    """
+    try:
+        text = json_object.decode()
+        member = _last(_members_of(text, _skip_blank(text, 0)), name)
+    except (ValueError, RecursionError):
+        return json_object
+    if member is None or text[member.value_start] != "{":
+        return json_object
+    changed = change(text[member.value_start : member.end].encode())
+    return text[: member.value_start].encode() + changed + text[member.end :].encode()
+
+
 def _usage_of(members: list[_Member]) -> _Member | None:
-    """The last member called usage: the one that parsers keep."""
-    found = [member for member in members if member.name == "usage"]
+    return _last(members, "usage")
+
+
+def _last(members: list[_Member], name: str) -> _Member | None:
+    """The last member of that name: the one that parsers keep."""
+    found = [member for member in members if member.name == name]
     return found[-1] if found else None
 
 

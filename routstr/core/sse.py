@@ -90,6 +90,10 @@ def data_of(event: bytes) -> bytes | None:
         data = event[6:-2]
         if b"\n" not in data and b"\r" not in data:
             return data  # the usual shape, at a tenth of the price
+    elif event.endswith(b"\n\n") and b"\r" not in event:
+        head, _, data = event[:-2].partition(b"\ndata: ")
+        if data and b"\n" not in data and b"\n" not in head and b"data" not in head:
+            return data  # the same behind `event: …`
     lines = [_data_in(line) for line, _ in _lines_of(event.removeprefix(_BOM))]
     data_lines = [line for line in lines if line is not None]
     return b"\n".join(data_lines) if data_lines else None

@@ -228,7 +228,7 @@ class _Relay:
         if outcome in ERROR_OUTCOMES:
             error = _error_of(outcome)
             error.refund_token = change
-            return self._meter.error_end(error_object(error), comment)
+            return self._meter.error_end(error_object(error), comment, cost=cost, usage=usage)
         if outcome is Outcome.BUDGET_EXHAUSTED:
             return self._meter.clean_end(usage, cost, comment)
         is_estimated = bill.verdict.evidence is Evidence.ESTIMATED

@@ -16,6 +16,7 @@ from routstr.core.dialects import CHAT, DIALECTS, Dialect
 from routstr.core.order import Order
 from routstr.core.quote import quote_of
 from routstr.errors import (
+    MissingApiKey,
     Pending,
     RouteNotPriced,
     RoutstrError,
@@ -74,7 +75,7 @@ class ProxyEndpoint:
             quote = quote_of(order, ctx.catalog.find(order.model_id))  # at most how much
             credential = await check_payment(ctx, payment, quote) if payment else shown
             if credential is None:
-                raise await payment_required(ctx, quote)
+                raise await payment_required(ctx, quote) if quote.total_msat else MissingApiKey()
             purchase = Purchase(
                 headers=forwardable(headers),
                 credential=credential,

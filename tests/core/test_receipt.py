@@ -9,6 +9,7 @@ from routstr.core.pricing import Cost, Usage
 from routstr.core.receipt import (
     Receipt,
     add_usage,
+    changed_within,
     comment_line,
     cost_headers,
     cost_members,
@@ -227,3 +228,19 @@ def test_a_usage_is_added(before: str, after: str) -> None:
 )
 def test_a_usage_is_found(body: bytes, usage: bytes | None) -> None:
     assert usage_in(body) == usage
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        ('{"a": { "b":1 }, "c":2}', '{"a": {é}, "c":2}'),
+        ('{"é":{},"a":{},"a":{}}', '{"é":{},"a":{},"a":{é}}'),
+        ('{"a":null}', None),
+        ('{"b":{}}', None),
+        ("[]", None),
+        ('{"a":{}', None),
+    ],
+)
+def test_a_member_is_changed_alone(body: str, after: str | None) -> None:
+    changed = changed_within(body.encode(), "a", lambda _: "{é}".encode())
+    assert changed.decode() == (body if after is None else after)

@@ -117,6 +117,17 @@ def test_data(event: bytes, data: bytes | None) -> None:
     assert data_of(event) == data
 
 
+LINES = st.lists(
+    st.sampled_from([b"data: x", b"data:y", b"data", b":c", b"event: e", b"\xef\xbb\xbf"])
+)
+
+
+@given(LINES)
+def test_the_quick_ways_find_the_same_data(lines: list[bytes]) -> None:
+    event = b"".join(line + b"\n" for line in lines) + b"\n"
+    assert data_of(event) == data_of(event.replace(b"\n", b"\r\n"))
+
+
 @pytest.mark.parametrize(
     ("event", "after"),
     [

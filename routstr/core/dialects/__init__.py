@@ -6,6 +6,7 @@ from typing import Final
 from routstr.core.dialects.base import Dialect, StreamMeter
 from routstr.core.dialects.chat import ChatDialect
 from routstr.core.dialects.completions import CompletionsDialect
+from routstr.core.dialects.messages import CountTokensDialect, MessagesDialect
 from routstr.core.dialects.vectors import EmbeddingsDialect, ModerationsDialect, RerankDialect
 
 __all__ = ["CHAT", "DIALECTS", "Dialect", "StreamMeter"]
@@ -15,6 +16,8 @@ CHAT: Final[Dialect] = ChatDialect()
 _ALL: Final[tuple[Dialect, ...]] = (
     CHAT,
     CompletionsDialect(),
+    MessagesDialect(),
+    CountTokensDialect(),
     EmbeddingsDialect(),
     ModerationsDialect(),
     RerankDialect(),

@@ -63,8 +63,18 @@ class StreamMeter(Protocol):
         """The end that the node makes when the key's money ends, as if the limit was reached."""
         ...
 
-    def error_end(self, error: Mapping[str, object], comment: bytes) -> bytes:
-        """The end after a failure: what was held, the comment, the error object as an event."""
+    def error_end(
+        self,
+        error: Mapping[str, object],
+        comment: bytes,
+        *,
+        cost: bytes | None = None,
+        usage: Usage | None = None,
+    ) -> bytes:
+        """The end after a failure: what was held, the comment, the error object as an event.
+
+        `usage` and `cost` are what it came to, where the dialect's last event tells them.
+        """
         ...
 
 

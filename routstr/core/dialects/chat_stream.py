@@ -159,7 +159,14 @@ class ChatStreamMeter:
             events = _event(splice_cost(add_usage(last, told), cost))
         return self._given(self._held.release() + events + comment + DONE_EVENT)
 
-    def error_end(self, error: Mapping[str, object], comment: bytes) -> bytes:
+    def error_end(
+        self,
+        error: Mapping[str, object],
+        comment: bytes,
+        *,
+        cost: bytes | None = None,
+        usage: Usage | None = None,
+    ) -> bytes:
         """The end after a failure: what was held, the comment, `{"error":{…}}`."""
         said = _event(orjson.dumps({"error": error}))
         return self._given(self._held.release() + comment + said)
