@@ -174,7 +174,7 @@ ROWS: Final[Sequence[Row]] = (
         situation="The reported usage cannot be: no integer in [0, cap]",
         outcome=Outcome.USAGE_INSANE,
         fits=lambda case: case.tally.usage_insane,
-        body=Rule.ESTIMATE,
+        body=Rule.COST_OR_ESTIMATE,  # units that were counted all the same are exact
         stream=Rule.ESTIMATE,
     ),
     Row(
@@ -192,7 +192,7 @@ ROWS: Final[Sequence[Row]] = (
         stream=Rule.COST_OR_ESTIMATE,
     ),
     Row(
-        situation="A whole answer with its usage; of a stream, the last that was reported",
+        situation="A whole answer with usage or counted units; of a stream, the last reported",
         outcome=Outcome.COMPLETED,
         fits=lambda case: case.tally.usage is not None,
         body=Rule.COST,
@@ -206,7 +206,7 @@ ROWS: Final[Sequence[Row]] = (
         stream=Rule.ESTIMATE,
     ),
     Row(
-        situation="A whole answer without usage (priced by unit: the units)",
+        situation="A whole answer without usage, and not priced by unit",
         outcome=Outcome.COMPLETED_NO_USAGE,
         fits=lambda _: True,
         body=Rule.ESTIMATE,

@@ -24,8 +24,10 @@ class Order:
     text alone, for estimates. `inputs` prompts may fill a context each (an embedding's batch), `n`
     answers are written, each of at most `output_limit` tokens (None: the model's own limit), which
     `output_limit_field` said; none at all unless it `writes`. `units` are the most units it can
-    use; of the prices named in `sold_by` the model must have one. `media` other than text may
-    occur. Only `is_free` (a count of tokens) may cost nothing. `body` is the JSON that was parsed.
+    use, `counted` those that the body itself shows; of the prices named in `sold_by` the model must
+    have one. `media` other than text may occur. `is_fixed`: no limit makes it cheaper. Only
+    `is_free` (a count of tokens) may cost nothing. `body` is the JSON or the form that was parsed,
+    a form is sent as `content_type`.
     """
 
     model_id: str
@@ -42,8 +44,11 @@ class Order:
     input_unbounded: bool = False
     media: frozenset[Medium] = frozenset()
     units: Usage = NOTHING_USED
+    counted: Usage = NOTHING_USED
     sold_by: tuple[str, ...] = ()
+    is_fixed: bool = False
     is_free: bool = False
+    content_type: str = ""
     body: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 

@@ -62,7 +62,7 @@ class Ending(StrEnum):
 class Tally:
     """What the meter saw of an answer; the default is what it saw of none.
 
-    `usage` is the last one reported, None if there was none or the last was insane;
+    `usage` is the last one reported with the units counted, None if there was neither;
     `output_text_bytes` counts UTF-8; `bytes_out` is what the meter gave out to be sent.
     """
 

@@ -32,7 +32,8 @@ class Quote:
 
     `prompt_rate_msat` and `answer_rate_msat` (per million tokens) are the dearest it can meet,
     `base_msat` the request with the most units it can use, `input_tokens_max` bounds the prompt,
-    `output_limit` is tokens per choice, `ceiling_msat` the published maximum of all choices.
+    `output_limit` is tokens per choice and `output_least` of the smallest answer worth starting,
+    `ceiling_msat` the published maximum of all choices.
     """
 
     model_id: str
@@ -46,11 +47,12 @@ class Quote:
     output_limit: int
     ceiling_msat: int
     total_msat: int
+    output_least: int = OUTPUT_TOKENS_MIN
 
     @property
     def minimum_msat(self) -> int:
-        """What the smallest answer worth starting takes: 16 output tokens, or the limit if less."""
-        return self.msat_for(min(OUTPUT_TOKENS_MIN, self.output_limit) * self.n)
+        """What the smallest answer worth starting takes, or all of it if the limit is less."""
+        return self.msat_for(min(self.output_least, self.output_limit) * self.n)
 
     @property
     def output_tokens_max(self) -> int:
@@ -129,6 +131,7 @@ def quote_of(order: Order, model: Model) -> Quote:
         output_limit=limit,
         ceiling_msat=max_cost_msat(model) * max(order.n, order.inputs) + units_msat,
         total_msat=0,
+        output_least=limit if order.is_fixed else OUTPUT_TOKENS_MIN,
     ).lowered_to(limit)
     if quote.total_msat == 0 and not (model.is_free or order.is_free):
         raise InvalidModel(f"{model.id} has no price for this.", param="model")
@@ -160,6 +163,7 @@ _NUMBERS: Final = (
     "output_limit",
     "ceiling_msat",
     "total_msat",
+    "output_least",
 )
 
 
@@ -185,6 +189,7 @@ def from_snapshot(snapshot: Mapping[str, object]) -> Quote:
         "prompt_rate_msat": price.prompt_msat_per_mtok(),
         "answer_rate_msat": price.answer_msat_per_mtok(),
         "base_msat": price.request_msat,
+        "output_least": OUTPUT_TOKENS_MIN,
     }
     return Quote(
         model_id=_text(snapshot, "model_id"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from routstr.core import betas
+from routstr.core.order import Order
 from routstr.ecash.token import Token
 from routstr.errors import InvalidParameter, RoutstrError
 from routstr.flows.authenticate import identify
@@ -31,8 +32,8 @@ def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
     return exchange
 
 
-def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
-    """The caller's headers, names in lower case, that may go upstream.
+def forwardable(headers: Mapping[str, str], order: Order) -> dict[str, str]:
+    """The caller's headers, names in lower case, that may go upstream; a form has our boundary.
 
     Raises InvalidParameter for a value that no header can carry, UnsupportedParameter for a beta
     that changes the price, before any money is held.
@@ -43,6 +44,8 @@ def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
     passed = {name: headers[name] for name in UP if name in headers}
     if betas.HEADER in passed:
         passed[betas.HEADER] = betas.passed_betas(passed[betas.HEADER])
+    if order.content_type:
+        passed["content-type"] = order.content_type
     return {name: value for name, value in passed.items() if value or name != betas.HEADER}
 
 

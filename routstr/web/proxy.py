@@ -77,7 +77,7 @@ class ProxyEndpoint:
             if credential is None:
                 raise await payment_required(ctx, quote) if quote.total_msat else MissingApiKey()
             purchase = Purchase(
-                headers=forwardable(headers),
+                headers=forwardable(headers, order),
                 credential=credential,
                 dialect=dialect,
                 order=order,

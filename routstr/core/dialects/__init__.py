@@ -6,7 +6,10 @@ from typing import Final
 from routstr.core.dialects.base import Dialect, StreamMeter
 from routstr.core.dialects.chat import ChatDialect
 from routstr.core.dialects.completions import CompletionsDialect
+from routstr.core.dialects.images import EditDialect, GenerationDialect, VariationDialect
 from routstr.core.dialects.messages import CountTokensDialect, MessagesDialect
+from routstr.core.dialects.speech import SpeechDialect
+from routstr.core.dialects.transcripts import TranscriptionDialect, TranslationDialect
 from routstr.core.dialects.vectors import EmbeddingsDialect, ModerationsDialect, RerankDialect
 
 __all__ = ["CHAT", "DIALECTS", "Dialect", "StreamMeter"]
@@ -21,6 +24,12 @@ _ALL: Final[tuple[Dialect, ...]] = (
     EmbeddingsDialect(),
     ModerationsDialect(),
     RerankDialect(),
+    GenerationDialect(),
+    EditDialect(),
+    VariationDialect(),
+    SpeechDialect(),
+    TranscriptionDialect(),
+    TranslationDialect(),
 )
 
 DIALECTS: Final[Mapping[str, Dialect]] = {each.path: each for each in _ALL}

@@ -1,7 +1,6 @@
 """What the JSON dialects without streams have in common."""
 
 from collections.abc import Mapping
-from typing import Final
 
 import orjson
 
@@ -14,7 +13,7 @@ from routstr.errors import UnsupportedParameter
 class WholeDialect:
     """JSON in, JSON out, never a stream; a dialect adds `path`, `parse` and `meter_body`."""
 
-    media: Final[Media] = "json"
+    media: Media = "json"
 
     def forward_body(
         self, order: Order, *, forwarded_model_id: str, output_limit: int | None = None
