@@ -68,14 +68,17 @@ docs: $(NODE) ## The pages that are made of code: docs/billing.md
 	@$(BIN)/python -m docs.make_billing
 
 ##@ Prove it
-.PHONY: prove prove-road prove-ecash bench-ledger
-prove: prove-road prove-ecash ## Every proof below
+.PHONY: prove prove-road prove-ecash prove-billing bench-ledger
+prove: prove-road prove-ecash prove-billing ## Every proof below
 
 prove-road: $(NODE) $(MINT) ## The paid road: kills, races and disconnects against the real mint
 	@$(BIN)/python -m bench.road
 
 prove-ecash: $(NODE) $(MINT) ## Ecash: faults, instant acceptance, a crowd, Lightning, a lost database, interop
 	@$(BIN)/python -m bench.ecash
+
+prove-billing: $(NODE) $(MINT) $(CLIENTS) ## Charges: clients of others, failover, disconnects at every byte, starving streams
+	@$(BIN)/python -m bench.billing
 
 bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
 	@$(BIN)/python -m bench.ledger
