@@ -24,8 +24,8 @@ from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
+from routstr.gateways.pool import UpstreamPool, client_of
 from routstr.gateways.rates import RateSources
-from routstr.gateways.upstream import UpstreamClient
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import (
@@ -46,7 +46,6 @@ from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
 
-NOWHERE: Final = "https://nowhere.invalid"  # for a node that the settings give no upstream
 KEY_FILE: Final = "secret.key"
 API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
@@ -158,12 +157,9 @@ async def assemble(
     mints = _mint_client(settings, clock)
     await stack.enter_async_context(mints)
     built_in = _built_in(settings)
-    upstream = UpstreamClient(
-        base_url=built_in.base_url or NOWHERE,
-        api_key=built_in.api_key,
-        allow_loopback_http=built_in.allow_loopback_http,
-    )
-    await stack.enter_async_context(upstream)
+    if built_in.base_url:
+        client_of(built_in)  # one that cannot be used is told now, not to the first client
+    upstream = await stack.enter_async_context(UpstreamPool(now_s=clock.monotonic))
     outside = await stack.enter_async_context(OutsideHttp())
     return Context(
         ledger=ledger,
@@ -281,5 +277,4 @@ def _facts(settings: Settings) -> NodeFacts:
         mints=settings.cashu_mints,
         allow_loopback_http=settings.allow_loopback_http,
         body_bytes_max=settings.body_bytes_max,
-        upstream_name="upstream",
     )

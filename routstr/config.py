@@ -81,8 +81,11 @@ class Settings(BaseSettings):
     # Time-outs towards the upstream and the client (guarantees, section 5)
     upstream_connect_timeout_s: Seconds = 5
     upstream_first_byte_timeout_s: Seconds = 600
+    upstream_first_token_timeout_s: Seconds = 60
     upstream_idle_timeout_s: Seconds = 300
     upstream_total_timeout_s: Seconds = 3600
+    upstream_attempts_max: Positive = 3
+    failover_loss_ppm_max: int = Field(default=500_000, ge=0)
     client_stall_timeout_s: Seconds = 60
     drain_timeout_s: Seconds = 2
     keep_alive_after_s: Seconds = 15

@@ -15,13 +15,14 @@ MESSAGES: Final = "/messages"
 COUNT_TOKENS: Final = "/messages/count_tokens"
 EMBEDDINGS: Final = "/embeddings"
 MODERATIONS: Final = "/moderations"
+RERANK: Final = "/rerank"
 IMAGES: Final = frozenset({"/images/generations", "/images/edits", "/images/variations"})
 SPEECH: Final = "/audio/speech"
 HEARING: Final = frozenset({"/audio/transcriptions", "/audio/translations"})
 
 EVERY_PATH: Final = (
     frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS})
-    | {EMBEDDINGS, MODERATIONS, SPEECH}
+    | {EMBEDDINGS, MODERATIONS, RERANK, SPEECH}
     | IMAGES
     | HEARING
 )
@@ -46,7 +47,7 @@ class Provider:
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "openai": Provider(
         name="OpenAI",
-        paths=EVERY_PATH - {MESSAGES, COUNT_TOKENS},
+        paths=EVERY_PATH - {MESSAGES, COUNT_TOKENS, RERANK},
         base_url="https://api.openai.com/v1",
         prices_from="openai",
     ),
@@ -73,7 +74,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "ollama": Provider(name="Ollama", paths=frozenset({CHAT, COMPLETIONS, EMBEDDINGS})),
     "vllm": Provider(
-        name="vLLM", paths=frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS}) | HEARING
+        name="vLLM", paths=frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, RERANK}) | HEARING
     ),
     "openai-compatible": Provider(name="OpenAI-compatible", paths=EVERY_PATH),
 }

@@ -14,6 +14,7 @@ from routstr.errors import (
     RETRY_AFTER_S,
     RoutstrError,
     ServiceUnavailable,
+    UpstreamRejected,
     UpstreamRequestFailed,
     UpstreamTimeout,
 )
@@ -25,6 +26,7 @@ from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
+from routstr.flows.turns import Turns, came_to_nothing
 from routstr.gateways.upstream import UpstreamReply
 from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamStalled
 
@@ -58,9 +60,13 @@ async def answer_whole(
     exchange: Exchange,
     purchase: Purchase,
     reserved: Reserved,
+    turns: Turns,
     reply: UpstreamReply,
-) -> None:
-    """Read the answer to its end, settle, and answer with it; raises an error that cost nothing."""
+) -> bool:
+    """Read the answer to its end, settle, and answer with it; raises an error that cost nothing.
+
+    False: it came to nothing, and somebody else is asked.
+    """
     quote = reserved.quote
     read = await _read(ctx, exchange, reply)
     tally = _tally(purchase, reply, read, quote.usage_cap)
@@ -73,9 +79,15 @@ async def answer_whole(
         output_tokens_max=quote.output_tokens_max,
     )
     ctx.failpoint("forward.metered")
+    refused = _refused(reply, read) if tally.error_seen else None
+    if refused is not None:
+        verdict = replace(verdict, outcome=Outcome.UPSTREAM_REJECTED)
+    turns.judged(verdict)
+    if came_to_nothing(verdict, tally) and turns.go_on():
+        return False
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
     answer = Answer(
-        status=reply.status, headers=passed | paid_headers(ctx, reserved), body=read.body
+        status=reply.status, headers=passed | paid_headers(exchange, reserved), body=read.body
     )
     bill = await settle(
         ctx,
@@ -86,7 +98,7 @@ async def answer_whole(
         keep=answer if _is_kept(purchase, reply, read, verdict) else None,
     )
     if bill.verdict.outcome not in _ANSWERS:
-        error = _failed(bill.verdict.outcome, reply)
+        error = refused or _failed(bill.verdict.outcome, reply)
         error.headers |= receipt_headers(bill.signed)
         raise error
     change = None if exchange.one_shot is None else await give_change(ctx, exchange)
@@ -101,6 +113,13 @@ async def answer_whole(
             },
         )
     )
+    return True
+
+
+def _refused(reply: UpstreamReply, read: _Read) -> UpstreamRejected | None:
+    """The upstream's error, said with a 2xx, if the request itself is at fault."""
+    error = reply.rejection(read.body)
+    return error if isinstance(error, UpstreamRejected) else None
 
 
 def _is_kept(purchase: Purchase, reply: UpstreamReply, read: _Read, verdict: Verdict) -> bool:

@@ -26,9 +26,10 @@ TYPICAL: Final = Usage(input_tokens=3_000, output_tokens=1_000)  # what prices a
 class Candidate:
     """One upstream that can serve a listing, at its own sale price; `paths` are those it speaks.
 
-    Of two equally dear ones the heavier goes first. `good_until` is when its price gets too old to
-    sell at; None: never. `usd` is the same price in USD, fee included, by the names of
-    `core.prices.CLASSES`; empty for a price that was set in msat. `facts` only describe.
+    Equally dear ones share the requests by their weights; one without weight comes after them.
+    `good_until` is when its price gets too old to sell at; None: never. `usd` is the same price in
+    USD, fee included, by the names of `core.prices.CLASSES`; empty for a price that was set in
+    msat. `facts` only describe.
     """
 
     upstream_id: str
@@ -204,6 +205,10 @@ def built_in(model: Model) -> Candidate:
     )
 
 
+def typical_msat(candidate: Candidate) -> int:
+    """What prices are compared by."""
+    return cost_of(TYPICAL, candidate.price).total_msat
+
+
 def _rank(candidate: Candidate) -> tuple[int, int, str]:
-    typical_msat = cost_of(TYPICAL, candidate.price).total_msat
-    return typical_msat, -candidate.weight, candidate.upstream_slug
+    return typical_msat(candidate), -candidate.weight, candidate.upstream_slug

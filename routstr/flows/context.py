@@ -19,8 +19,8 @@ from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
+from routstr.gateways.pool import UpstreamPool
 from routstr.gateways.rates import RateSources
-from routstr.gateways.upstream import UpstreamClient
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
 from routstr.ledger.executor import Clock, LedgerExecutor
@@ -78,7 +78,7 @@ class Context:
     receipt_key: ReceiptKey
     mints: MintClient
     lnurl: LnurlClient
-    upstream: UpstreamClient
+    upstream: UpstreamPool
     catalog: Catalog
     clock: Clock
     monotonic_s: Callable[[], float]

@@ -52,7 +52,8 @@ class Exchange:
         """Nothing has happened yet. `error` is what it came to, if that was an error.
 
         `request_sha256` (64 hex) is of the body as received.
-        `one_shot` is there once a token was taken that pays for this request alone.
+        `one_shot` is there once a token was taken that pays for this request alone. `attempts`
+        counts what was sent, `provider` names who is asked, `tried` who failed and why.
         """
         self.request_id: Final = request_id
         self.request_sha256: Final = request_sha256
@@ -65,6 +66,8 @@ class Exchange:
         self.api_key_id = ""
         self.lease_until_s = 0.0
         self.attempts = 0
+        self.provider = ""
+        self.tried: list[Mapping[str, str]] = []
         self._is_over = False
         self._wake: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer | RoutstrError] = (

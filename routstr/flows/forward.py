@@ -1,16 +1,16 @@
-"""Asking the upstream under a committed hold, and giving its answer to whoever carries it on.
+"""Asking upstreams under a committed hold, and giving an answer to whoever carries it on.
 
 Whoever has the hold settles it: here an exchange that came to no answer (released, at cost 0, and
-only then the client hears of it), in `body.py` and `stream.py` one that did. A POST that may have
-been sent is never repeated; one that provably was not, once.
+only then the client hears of it), in `body.py` and `stream.py` one that did. Before the client has
+a byte, an attempt that failed may be followed by one at somebody else (`turns.py`).
 """
 
 import asyncio
-from typing import Final, NoReturn
+from typing import Final
 
 from routstr.core.billing import judge
 from routstr.core.outcome import Ending, Tally
-from routstr.errors import RoutstrError, ServiceUnavailable
+from routstr.errors import RoutstrError, ServiceUnavailable, UpstreamError, UpstreamRejected
 from routstr.flows.body import answer_whole
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
@@ -19,6 +19,7 @@ from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import settle
 from routstr.flows.stream import relay_stream
+from routstr.flows.turns import ACCOUNT, ASKED_AGAIN, Turns
 from routstr.gateways.upstream import Deadlines, UpstreamReply
 from routstr.gateways.upstream_failure import (
     UpstreamFailure,
@@ -27,7 +28,6 @@ from routstr.gateways.upstream_failure import (
     answer_for,
 )
 
-ATTEMPTS_MAX: Final = 2
 ERROR_BODY_BYTES_MAX: Final = 256 * 1024
 ERROR_BODY_TIMEOUT_S: Final = 10.0
 JSON: Final = "application/json"
@@ -36,82 +36,112 @@ LONG_AGO_S: Final = 0.0  # on the loop's clock: a scope moved there ends at once
 
 async def forward(ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved) -> None:
     """Bring the exchange to its end, its hold included. Raises what it came to without answer."""
+    turns = Turns(ctx, exchange, purchase.candidates)
     try:
-        reply = await _ask(ctx, exchange, purchase, reserved)
-    except _NotAnswered as failed:
-        await _give_up(ctx, exchange, purchase, reserved, failed.ending, failed.error)
+        try:
+            turns.start()
+        except UpstreamError as error:
+            ending = Ending.UPSTREAM_FAILED
+            raise await _given_up(ctx, exchange, purchase, reserved, ending, error) from None
+        while not await _attempt(ctx, exchange, purchase, reserved, turns):
+            pass
+    finally:
+        turns.close()
+
+
+async def _attempt(
+    ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved, turns: Turns
+) -> bool:
+    """Ask the candidate whose turn it is. False: to no avail, and the next attempt has begun."""
+    try:
+        reply = await _ask(ctx, exchange, purchase, reserved, turns)
+    except _Stopped as stop:
+        error = gone(stop.ending)
+        raise await _given_up(ctx, exchange, purchase, reserved, stop.ending, error) from stop
+    except UpstreamFailure as failure:
+        turns.failed(failure.kind)
+        if turns.go_on(same=isinstance(failure, UpstreamNotSent)):
+            return False
+        slow = isinstance(failure, UpstreamSlow)
+        ending = Ending.STALLED if slow else Ending.UPSTREAM_FAILED
+        ending = exchange.stopped or ending
+        error = answer_for(failure) if exchange.stopped is None else gone(ending)
+        raise await _given_up(ctx, exchange, purchase, reserved, ending, error) from failure
     ctx.failpoint("forward.answered")
     try:
         if not 200 <= reply.status < 300:
-            await _pass_on_rejection(ctx, exchange, purchase, reserved, reply)
-        elif purchase.order.stream and reply.content_type != JSON:
-            await relay_stream(ctx, exchange, purchase, reserved, reply)
-        else:
-            await answer_whole(ctx, exchange, purchase, reserved, reply)
+            return await _pass_on_rejection(ctx, exchange, purchase, reserved, turns, reply)
+        turns.attempt.began()
+        carry = answer_whole
+        if purchase.order.stream and reply.content_type != JSON:
+            carry = relay_stream
+        return await carry(ctx, exchange, purchase, reserved, turns, reply)
     finally:
         exchange.when_stopped(None)
         reply.close()
 
 
-class _NotAnswered(Exception):
-    """The upstream gave no head."""
+class _Stopped(Exception):
+    """The exchange was stopped while nobody had answered."""
 
-    def __init__(self, ending: Ending, error: RoutstrError) -> None:
+    def __init__(self, ending: Ending) -> None:
         super().__init__()
         self.ending = ending
-        self.error = error
 
 
 async def _ask(
-    ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved
+    ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved, turns: Turns
 ) -> UpstreamReply:
-    """The answer's head. Raises _NotAnswered, also when the exchange was stopped meanwhile."""
+    """The answer's head. Raises UpstreamFailure, and _Stopped when there is no use in it."""
+    if exchange.stopped is not None:
+        raise _Stopped(exchange.stopped)
     body = purchase.dialect.forward_body(
         purchase.order,
-        forwarded_model_id=reserved.quote.model_id,
+        forwarded_model_id=turns.candidate.forwarded_model_id,
         output_limit=reserved.output_limit,
     )
-    while True:
-        if exchange.stopped is not None:
-            raise _NotAnswered(exchange.stopped, gone(exchange.stopped))
-        exchange.attempts += 1
-        try:
-            return await _post(ctx, exchange, purchase, reserved, body)
-        except UpstreamNotSent as failure:
-            if exchange.attempts >= ATTEMPTS_MAX:
-                raise _NotAnswered(Ending.UPSTREAM_FAILED, answer_for(failure)) from failure
-        except UpstreamFailure as failure:
-            slow = isinstance(failure, UpstreamSlow)
-            ending = Ending.STALLED if slow else Ending.UPSTREAM_FAILED
-            raise _NotAnswered(ending, answer_for(failure)) from failure
+    exchange.attempts += 1
+    return await _post(ctx, exchange, purchase, reserved, turns, body)
 
 
 async def _post(
-    ctx: Context, exchange: Exchange, purchase: Purchase, reserved: Reserved, body: bytes
+    ctx: Context,
+    exchange: Exchange,
+    purchase: Purchase,
+    reserved: Reserved,
+    turns: Turns,
+    body: bytes,
 ) -> UpstreamReply:
     """One try. A stop cancels the wait for the head, which closes the connection."""
-    limits = ctx.limits
     try:
         async with asyncio.timeout(None) as patience:
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))
             try:
-                return await ctx.upstream.post(
+                return await turns.attempt.client.post(
                     path=purchase.dialect.path,
                     body=body,
                     headers=purchase.headers,
                     hold=reserved.hold,
-                    deadlines=Deadlines(
-                        connect_s=limits.upstream_connect_timeout_s,
-                        first_byte_s=limits.upstream_first_byte_timeout_s,
-                        idle_s=limits.upstream_idle_timeout_s,
-                        total_s=limits.upstream_total_timeout_s,
-                    ),
+                    deadlines=_deadlines(ctx, purchase, turns),
                 )
             finally:
                 exchange.when_stopped(None)
     except TimeoutError as error:
-        stopped = exchange.stopped or Ending.CLIENT_LEFT
-        raise _NotAnswered(stopped, gone(stopped)) from error
+        raise _Stopped(exchange.stopped or Ending.CLIENT_LEFT) from error
+
+
+def _deadlines(ctx: Context, purchase: Purchase, turns: Turns) -> Deadlines:
+    """What is left of the time; a stream that others could serve is not waited for as long."""
+    limits = ctx.limits
+    first_byte_s = limits.upstream_first_byte_timeout_s
+    if purchase.order.stream and turns.has_other():
+        first_byte_s = min(first_byte_s, limits.upstream_first_token_timeout_s)
+    return Deadlines(
+        connect_s=limits.upstream_connect_timeout_s,
+        first_byte_s=first_byte_s,
+        idle_s=limits.upstream_idle_timeout_s,
+        total_s=turns.left_s(),
+    )
 
 
 async def _pass_on_rejection(
@@ -119,9 +149,13 @@ async def _pass_on_rejection(
     exchange: Exchange,
     purchase: Purchase,
     reserved: Reserved,
+    turns: Turns,
     reply: UpstreamReply,
-) -> None:
-    """The upstream's 4xx or 5xx, in its own words where they are about the request."""
+) -> bool:
+    """The upstream's 4xx or 5xx, in its own words where they are about the request.
+
+    False: it is not, and somebody else is asked.
+    """
     exchange.when_stopped(reply.close)
     deadline = asyncio.get_running_loop().call_later(ERROR_BODY_TIMEOUT_S, reply.close)
     try:
@@ -130,20 +164,32 @@ async def _pass_on_rejection(
         body = b""
     finally:
         deadline.cancel()
-    is_rejection = 400 <= reply.status < 500
+    error = reply.rejection(body)
+    is_rejection = 400 <= reply.status < 500 or isinstance(error, UpstreamRejected)
+    if isinstance(error, UpstreamRejected):
+        turns.attempt.succeeded()
+    else:
+        turns.failed(
+            f"status_{reply.status}",
+            status=reply.status,
+            told_wait_s=reply.retry_after_s,
+            is_final=reply.status in ACCOUNT,
+        )
+        if turns.go_on(same=reply.status in ASKED_AGAIN):
+            return False
     ending = Ending.UPSTREAM_REJECTED if is_rejection else Ending.UPSTREAM_FAILED
-    await _give_up(ctx, exchange, purchase, reserved, ending, reply.rejection(body))
+    raise await _given_up(ctx, exchange, purchase, reserved, ending, error)
 
 
-async def _give_up(
+async def _given_up(
     ctx: Context,
     exchange: Exchange,
     purchase: Purchase,
     reserved: Reserved,
     ending: Ending,
     error: RoutstrError,
-) -> NoReturn:
-    """Release the hold at cost 0, then raise the error."""
+) -> RoutstrError:
+    """Release the hold at cost 0; gives the error to raise then."""
     verdict = judge(
         ending,
         Tally(),
@@ -154,7 +200,7 @@ async def _give_up(
     )
     bill = await settle(ctx, exchange, hold=reserved.hold, quote=reserved.quote, verdict=verdict)
     error.headers |= receipt_headers(bill.signed)
-    raise error
+    return error
 
 
 def gone(ending: Ending) -> RoutstrError:

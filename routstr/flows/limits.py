@@ -13,8 +13,11 @@ class Limits:
 
     upstream_connect_timeout_s: float
     upstream_first_byte_timeout_s: float
+    upstream_first_token_timeout_s: float
     upstream_idle_timeout_s: float
     upstream_total_timeout_s: float
+    upstream_attempts_max: int
+    failover_loss_ppm_max: int
     client_stall_timeout_s: float
     drain_timeout_s: float
     keep_alive_after_s: float
@@ -81,4 +84,3 @@ class NodeFacts:
     mints: tuple[str, ...]
     allow_loopback_http: bool
     body_bytes_max: int
-    upstream_name: str

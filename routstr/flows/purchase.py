@@ -8,14 +8,15 @@ from routstr.core.order import Order
 from routstr.core.quote import Quote
 from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
-from routstr.flows.context import Context
+from routstr.flows.catalog import Candidate
+from routstr.flows.exchange import Exchange
 from routstr.flows.reserve import Reserved
 from routstr.ledger.idempotency import RequestClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """`headers` are the caller's that may be forwarded.
+    """`headers` are the caller's that may be forwarded, `candidates` who may serve it, in order.
 
     `request_sha256` (64 hex) is of the body as received.
     A `Token` instead of a credential pays for this request alone, and is its own idempotency key:
@@ -27,15 +28,16 @@ class Purchase:
     dialect: Dialect
     order: Order
     quote: Quote
+    candidates: tuple[Candidate, ...]
     request_sha256: str
     claim: RequestClaim | None = None
 
 
-def paid_headers(ctx: Context, reserved: Reserved) -> dict[str, str]:
+def paid_headers(exchange: Exchange, reserved: Reserved) -> dict[str, str]:
     """What a paid answer adds to the upstream's headers, but for its cost (contract, section 6)."""
     headers = {
         "X-Routstr-Max-Cost-Msats": str(reserved.hold.quote_msat),
-        "X-Routstr-Provider": ctx.facts.upstream_name,
+        "X-Routstr-Provider": exchange.provider,
     }
     if reserved.output_limit is not None:
         headers["X-Routstr-Output-Limit"] = str(reserved.output_limit)

@@ -129,4 +129,6 @@ def _request_data(
         "cost_msat": cost.total_msat,
         "at_risk_msat": hold.amount_msat if at_risk else 0,
         "attempts": exchange.attempts,
+        "upstream": exchange.provider,
+        **({"tried": list(exchange.tried)} if exchange.tried else {}),
     }

@@ -9,15 +9,17 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+import orjson
+
 from routstr.core.billing import judge
 from routstr.core.dialects import StreamMeter
 from routstr.core.envelope import error_object
 from routstr.core.outcome import ERROR_OUTCOMES, Ending, Evidence, Outcome, Tally, Verdict
 from routstr.core.receipt import comment_line, cost_members
-from routstr.core.sse import EventTooLarge
 from routstr.errors import (
     RoutstrError,
     ServiceUnavailable,
+    UpstreamRejected,
     UpstreamRequestFailed,
     UpstreamTimeout,
 )
@@ -25,12 +27,15 @@ from routstr.flows.budget import Budget
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.oneshot import give_change
+from routstr.flows.opening import Opening, Part, next_part
 from routstr.flows.purchase import Purchase, paid_headers
 from routstr.flows.queue import Chunk
+from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
 from routstr.flows.settle import Bill, SettlementLost, settle
+from routstr.flows.turns import Turns, came_to_nothing
 from routstr.gateways.upstream import UpstreamReply
-from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamStalled
+from routstr.gateways.upstream_failure import UpstreamFailure
 
 _PASSED_DOWN: Final = ("content-type", "openai-processing-ms")
 _UNBUFFERED: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -45,14 +50,14 @@ async def relay_stream(
     exchange: Exchange,
     purchase: Purchase,
     reserved: Reserved,
+    turns: Turns,
     reply: UpstreamReply,
-) -> None:
-    """Pass the stream on, settle, end it."""
-    passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
-    headers = passed | _UNBUFFERED | paid_headers(ctx, reserved)
-    headers |= exchange.claim_headers()
-    exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
-    await _Relay(ctx, exchange, purchase, reserved, reply).run()
+) -> bool:
+    """Pass the stream on, settle, end it. Raises what it came to before the client had a head.
+
+    False: it came to nothing, and somebody else is asked.
+    """
+    return await _Relay(ctx, exchange, purchase, reserved, turns, reply).run()
 
 
 class _Relay:
@@ -64,15 +69,20 @@ class _Relay:
         exchange: Exchange,
         purchase: Purchase,
         reserved: Reserved,
+        turns: Turns,
         reply: UpstreamReply,
     ) -> None:
         self._ctx = ctx
         self._exchange = exchange
         self._order = purchase.order
+        self._reserved = reserved
         self._quote = reserved.quote
+        self._turns = turns
         self._reply = reply
         self._budget = Budget(ctx, reserved.hold, reserved.quote)
         self._text_bytes = 0
+        self._is_begun = False
+        self._gave_output = False
         self._dialect = purchase.dialect
         self._meter = self._new_meter(usage_asked=purchase.order.usage_asked)
 
@@ -83,16 +93,23 @@ class _Relay:
             event_bytes_max=self._ctx.limits.sse_event_bytes_max,
         )
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         exchange, meter = self._exchange, self._meter
         exchange.when_stopped(self._stop_reading)
-        ending = await self._pump()
+        first = await self._open()
+        if not self._is_begun and first.ending is not None:
+            await self._refuse_if_refused(first.ending)
+            if self._is_followed(first):
+                return False
+        self._begin()
+        ending = await self._pump(first)
         if not meter.is_over:
             self._reply.close()
         exchange.when_stopped(None)
         await self._budget.settled_down()
         self._ctx.failpoint("stream.ended")
         verdict = await self._verdict(ending)
+        self._judged(verdict)
         self._ctx.failpoint("stream.judged")
         try:
             bill = await settle(
@@ -104,38 +121,81 @@ class _Relay:
             )
         except SettlementLost as error:
             exchange.finish(meter.error_end(error_object(error), b""))
-            return
+            return True
         self._ctx.failpoint("stream.settled")
         change = None if exchange.one_shot is None else await give_change(self._ctx, exchange)
         exchange.finish(self._last_bytes(bill, change))
         await self._read_tail()
+        return True
+
+    # ── beginning ─────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> Part:
+        """The first part: all before any output, as long as others could be asked instead."""
+        if self._turns.has_other():
+            return await Opening(
+                self._ctx, self._turns, self._reply, self._meter, self._begin
+            ).read()
+        self._begin()
+        return await next_part(self._reply, self._meter)
+
+    def _begin(self) -> None:
+        """Give the client the head; from here on nobody else is asked."""
+        if self._is_begun:
+            return
+        self._is_begun = True
+        reply, exchange = self._reply, self._exchange
+        passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
+        headers = passed | _UNBUFFERED | paid_headers(exchange, self._reserved)
+        headers |= exchange.claim_headers()
+        exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
+
+    def _is_followed(self, first: Part) -> bool:
+        """Whether this came to nothing, and the next attempt has begun."""
+        assert first.ending is not None
+        verdict = self._judge(self._stopped_or(first.ending))
+        if not came_to_nothing(verdict, self._meter.tally) or not self._turns.has_other():
+            return False
+        self._turns.judged(verdict, trouble=first.trouble)
+        return self._turns.go_on()
+
+    async def _refuse_if_refused(self, ending: Ending) -> None:
+        """Raises the upstream's error if it is about the request itself, all settled."""
+        refused = self._refused()
+        if refused is None or self._exchange.stopped is not None:
+            return
+        self._turns.attempt.succeeded()
+        verdict = replace(self._judge(ending), outcome=Outcome.UPSTREAM_REJECTED)
+        hold = self._budget.hold
+        bill = await settle(
+            self._ctx, self._exchange, hold=hold, quote=self._quote, verdict=verdict
+        )
+        refused.headers |= receipt_headers(bill.signed)
+        raise refused
+
+    def _refused(self) -> UpstreamRejected | None:
+        """The upstream's error event as an error of the request itself, if it is one."""
+        if self._meter.error is None:
+            return None
+        error = self._reply.rejection(orjson.dumps({"error": self._meter.error}))
+        return error if isinstance(error, UpstreamRejected) else None
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
-    async def _pump(self) -> Ending:
-        """Pass chunks on until the stream ends, however it does."""
+    async def _pump(self, part: Part) -> Ending:
+        """Pass parts on, from this first one, until the stream ends, however it does."""
         exchange, meter = self._exchange, self._meter
         while True:
-            try:
-                chunk = await self._reply.read_chunk()
-            except UpstreamFailure as failure:
-                await self._hand_on(meter.close())
-                broken = Ending.STALLED if isinstance(failure, UpstreamStalled) else Ending.CUT
-                return self._stopped_or(broken)
-            if chunk is None:
-                await self._hand_on(meter.close())
+            await self._hand_on(part.data)
+            if part.ending is Ending.WHOLE:
                 return self._whole()
-            try:
-                await self._hand_on(meter.feed(chunk))
-            except EventTooLarge as error:
-                await self._hand_on(error.ready)
-                return self._stopped_or(Ending.CUT)
-            if meter.is_over:
-                return self._whole()
-            if exchange.stopped is not None:
-                continue  # only what is on its way is read
-            if not await self._budget.covers(meter.output_tokens_estimate):
+            if part.ending is not None:
+                return self._stopped_or(part.ending)
+            # Of a stream that was stopped, only what is on its way is read.
+            is_running = exchange.stopped is None
+            if is_running and not await self._budget.covers(meter.output_tokens_estimate):
                 return self._stopped_or(Ending.BUDGET_EXHAUSTED)
+            part = await next_part(self._reply, meter)
 
     def _stopped_or(self, ending: Ending) -> Ending:
         return self._exchange.stopped or ending
@@ -150,6 +210,9 @@ class _Relay:
         if not data:
             return
         tally = self._meter.tally
+        if tally.output_seen and not self._gave_output:
+            self._gave_output = True
+            self._turns.attempt.succeeded()
         if tally.finish_seen:  # some of what was counted is held back: count what is not
             self._text_bytes += self._text_bytes_in(data)
         else:
@@ -205,6 +268,13 @@ class _Relay:
             output_tokens_max=self._quote.output_tokens_max,
         )
 
+    def _judged(self, verdict: Verdict) -> None:
+        """Say how it went; a request that was refused says nothing against its upstream."""
+        if self._refused() is not None:
+            self._turns.attempt.succeeded()
+        else:
+            self._turns.judged(verdict)
+
     def _tally(self) -> Tally:
         """What was metered, less what a client that left was never handed."""
         tally, queue = self._meter.tally, self._exchange.queue
@@ -226,7 +296,7 @@ class _Relay:
         usage = bill.verdict.usage
         outcome = bill.verdict.outcome
         if outcome in ERROR_OUTCOMES:
-            error = _error_of(outcome)
+            error = self._refused() or _error_of(outcome)
             error.refund_token = change
             return self._meter.error_end(error_object(error), comment, cost=cost, usage=usage)
         if outcome is Outcome.BUDGET_EXHAUSTED:

@@ -68,8 +68,9 @@ class Deadlines:
 class UpstreamClient:
     """One upstream: its base URL, our key for it, and one connection pool per event loop.
 
-    Use as an async context manager inside the loop that makes the requests. Raises BadUrl for a
-    base URL that `core.url.upstream_base` refuses, ConfigError for a key no header can carry.
+    Use as an async context manager inside the loop that makes the requests. `provider_type` says
+    where the key goes; `api_version` is the query that Azure wants. Raises BadUrl for a base URL
+    that `core.url.upstream_base` refuses, ConfigError for a key no header can carry.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class UpstreamClient:
         *,
         base_url: str,
         api_key: Secret,
+        provider_type: str = "",
+        api_version: str | None = None,
         allow_loopback_http: bool = False,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
@@ -86,11 +89,13 @@ class UpstreamClient:
         if not is_clean_value(api_key.reveal()):
             raise ConfigError("UPSTREAM_API_KEY has a character that no header can carry")
         self._api_key = api_key
+        self._provider_type = provider_type
+        self._query = {} if api_version is None else {"api-version": api_version}
         self._connections_max = connections_max
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        self.open()
         return self
 
     async def __aexit__(
@@ -101,7 +106,7 @@ class UpstreamClient:
     ) -> None:
         await self.close()
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Make the connection pool, in the running event loop."""
         assert self._http is None, "opened twice"
         self._http = aiohttp.ClientSession(
@@ -143,9 +148,10 @@ class UpstreamClient:
         """
         assert self._http is not None, "open() comes first"
         url = URL(joined(self._base, path), encoded=True)
+        url = url.with_query(self._query) if self._query else url
         total_at = asyncio.get_running_loop().time() + deadlines.total_s
         head_s = min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
-        sent = headers_up(headers, self._api_key)
+        sent = headers_up(headers, self._api_key, provider_type=self._provider_type)
         try:
             async with asyncio.timeout(head_s):
                 response = await self._http.post(

@@ -6,6 +6,7 @@ Nothing is copied and then cleaned: a header that is not named here does not exi
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from routstr.core.providers import PROVIDERS
 from routstr.errors import InvalidParameter
 from routstr.log import Secret
 
@@ -13,10 +14,16 @@ UP: Final = ("accept", "content-type", "anthropic-version", "anthropic-beta", "o
 DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
 VALUE_CHARS_MAX: Final = 1_024
 JSON: Final = "application/json"
+AZURE: Final = "azure"
+ANTHROPIC_VERSION: Final = "2023-06-01"  # for a client that names none
 
 
-def headers_up(given: Mapping[str, str], api_key: Secret) -> dict[str, str]:
+def headers_up(
+    given: Mapping[str, str], api_key: Secret, *, provider_type: str = ""
+) -> dict[str, str]:
     """What the upstream sees: `UP` from `given` (names in any case), our key, no compression.
+
+    The key goes where the upstream's kind wants it (`core.providers`), a bearer if nobody says.
 
     A name given twice in different spelling, or a value with CR, LF, NUL, another control or
     non-ASCII character, raises InvalidParameter (400).
@@ -33,8 +40,19 @@ def headers_up(given: Mapping[str, str], api_key: Secret) -> dict[str, str]:
         "content-type": JSON,
         **found,
         "accept-encoding": "identity",
-        "authorization": f"Bearer {api_key.reveal()}",
+        **_shown(api_key, provider_type, found),
     }
+
+
+def _shown(api_key: Secret, provider_type: str, found: Mapping[str, str]) -> dict[str, str]:
+    """The header with our key, and what goes with it."""
+    if provider_type == AZURE:
+        return {"api-key": api_key.reveal()}
+    provider = PROVIDERS.get(provider_type)
+    if provider is not None and provider.key_header == "x-api-key":
+        version = found.get("anthropic-version", ANTHROPIC_VERSION)
+        return {"x-api-key": api_key.reveal(), "anthropic-version": version}
+    return {"authorization": f"Bearer {api_key.reveal()}"}
 
 
 def headers_down(given: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from routstr.gateways.upstream_failure import (
     UpstreamTooLarge,
 )
 from routstr.gateways.upstream_headers import headers_down
-from routstr.gateways.upstream_rejection import rejection
+from routstr.gateways.upstream_rejection import rejection, told_wait_s
 
 # aiohttp's own errors of a running exchange; RuntimeError is its "Connection closed."
 BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError)
@@ -40,6 +40,9 @@ class UpstreamReply:
     ) -> None:
         self.status: Final = response.status
         self.headers: Final[Mapping[str, str]] = headers_down(response.headers.items())
+        self.retry_after_s: Final = told_wait_s(
+            self.headers.get("retry-after"), response.headers.get("date")
+        )
         self._response = response
         self._hold_id = hold_id
         self._host = host
@@ -88,9 +91,12 @@ class UpstreamReply:
         return bytes(pieces)
 
     def rejection(self, body: bytes) -> RoutstrError:
-        """Our error for this answer (`upstream_rejection.rejection`), its own host redacted."""
-        retry_after = self.headers.get("retry-after")
-        return rejection(self.status, body, host=self._host, retry_after=retry_after)
+        """Our error for this answer (`upstream_rejection.rejection`), its own host redacted.
+
+        It is an UpstreamRejected if the request itself is at fault.
+        """
+        told = None if self.retry_after_s is None else str(self.retry_after_s)
+        return rejection(self.status, body, host=self._host, retry_after=told)
 
     def close(self) -> None:
         """End the connection at once, whatever is unsent or unread; a reader gets UpstreamCut.

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from routstr.core.dialects import CHAT, DIALECTS, Dialect
 from routstr.core.order import Order
-from routstr.core.quote import quote_of
+from routstr.core.quote import Quote, quote_of
 from routstr.errors import (
     MissingApiKey,
     Pending,
@@ -24,6 +24,8 @@ from routstr.errors import (
     UnsupportedMediaType,
 )
 from routstr.flows.authenticate import shown_credential
+from routstr.flows.candidates import candidates_for
+from routstr.flows.catalog import Candidate, Listing
 from routstr.flows.context import Context
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
@@ -72,7 +74,9 @@ class ProxyEndpoint:
             body = await reading.body(headers, receive)
             shown = None if payment else shown_credential(ctx, headers)  # who
             order = parse_order(ctx, dialect, headers, body)  # what
-            quote = quote_of(order, ctx.catalog.find(order.model_id))  # at most how much
+            listing = ctx.catalog.listing(order.model_id)
+            quote = quote_of(order, listing.model)  # at most how much
+            candidates = who_serves(ctx, listing, dialect, order, quote)
             credential = await check_payment(ctx, payment, quote) if payment else shown
             if credential is None:
                 raise await payment_required(ctx, quote) if quote.total_msat else MissingApiKey()
@@ -82,6 +86,7 @@ class ProxyEndpoint:
                 dialect=dialect,
                 order=order,
                 quote=quote,
+                candidates=candidates,
                 request_sha256=hashlib.sha256(body).hexdigest(),
                 claim=claim_of(ctx, repeat, dialect, headers, body),
             )
@@ -104,6 +109,14 @@ def parse_order(ctx: Context, dialect: Dialect, headers: Mapping[str, str], body
     """The order in a body; raises as `Dialect.parse`."""
     content_type = headers.get("content-type", "")
     return dialect.parse(body, content_type=content_type, depth_max=ctx.limits.json_depth_max)
+
+
+def who_serves(
+    ctx: Context, listing: Listing, dialect: Dialect, order: Order, quote: Quote
+) -> tuple[Candidate, ...]:
+    """Who may be asked. Raises InvalidModel if nobody speaks this dialect."""
+    loss_ppm_max = ctx.limits.failover_loss_ppm_max
+    return candidates_for(listing, order, quote, path=dialect.path, loss_ppm_max=loss_ppm_max)
 
 
 def check_media(headers: Mapping[str, str], dialect: Dialect) -> None:

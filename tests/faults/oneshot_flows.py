@@ -57,7 +57,8 @@ class XCashu:
         ctx = stand.ctx
         body = json.dumps(order()).encode()
         asked = parse_chat_order(body)
-        quote = quote_of(asked, ctx.catalog.find(asked.model_id))
+        listing = ctx.catalog.listing(asked.model_id)
+        quote = quote_of(asked, listing.model)
         credential = await check_payment(ctx, self.token, quote)
         purchase = Purchase(
             headers={},
@@ -65,6 +66,7 @@ class XCashu:
             dialect=CHAT,
             order=asked,
             quote=quote,
+            candidates=listing.candidates,
             request_sha256=sha256(body).hexdigest(),
         )
         exchange = begin(ctx, purchase, request_id=ctx.new_id("req"))

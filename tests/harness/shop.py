@@ -35,7 +35,8 @@ from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
-from routstr.gateways.upstream import UpstreamClient
+from routstr.gateways.pool import UpstreamPool
+from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
@@ -245,11 +246,7 @@ async def _context(
     wallet = Wallet(seed=bytes(64), vault=vault, new_id=_new_id)
     ledger = LedgerExecutor(database, wallet=wallet, clock=clock, limits=_EXECUTOR)
     early_leaves_max = limits.get("early_leaves_max", 20)
-    async with UpstreamClient(
-        base_url=base_url,
-        api_key=Secret("sk-operator-0123456789"),
-        allow_loopback_http=True,
-    ) as client:
+    async with UpstreamPool(now_s=time.monotonic) as pool:
         ctx = Context(
             ledger=ledger,
             database=database,
@@ -258,8 +255,12 @@ async def _context(
             receipt_key=receipt_key(wallet.seed),
             mints=MintClient(mint_urls=(), clock=clock),
             lnurl=LnurlClient(OutsideHttp()),
-            upstream=client,
-            catalog=Catalog([CHAT_MODEL, FLAT_MODEL], btc_usd=Decimal(60_000)),
+            upstream=pool,
+            catalog=Catalog(
+                [CHAT_MODEL, FLAT_MODEL],
+                upstream=upstream_at(base_url),
+                btc_usd=Decimal(60_000),
+            ),
             clock=clock,
             monotonic_s=time.monotonic,
             new_id=_new_id,
@@ -284,6 +285,17 @@ async def _context(
             ledger.stop()
             await serving_ledger
             await database.close()
+
+
+def upstream_at(base_url: str, *, id_: str = BUILT_IN, slug: str = "fake") -> UpstreamConfig:
+    """An upstream on this machine, with the operator's key for it."""
+    return UpstreamConfig(
+        id=id_,
+        slug=slug,
+        base_url=base_url,
+        api_key=Secret("sk-operator-0123456789"),
+        allow_loopback_http=True,
+    )
 
 
 def _new_id(kind: str) -> str:
@@ -311,5 +323,4 @@ _FACTS: Final = NodeFacts(
     mints=(),
     allow_loopback_http=True,
     body_bytes_max=16 * 1024 * 1024,
-    upstream_name="fake",
 )

@@ -37,17 +37,16 @@ from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
-from routstr.gateways.upstream import UpstreamClient
+from routstr.gateways.pool import UpstreamPool
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.reads import find_key
 from routstr.ledger.vault import Vault
-from routstr.log import Secret
 from tests.fakes.mint import FakeMint
 from tests.harness.clock import MovableClock
-from tests.harness.shop import CHAT_MODEL, Marks
+from tests.harness.shop import CHAT_MODEL, Marks, upstream_at
 
 WAIT_S: Final = 10.0
 MASTER: Final = bytes(range(32))
@@ -249,9 +248,7 @@ async def _parts(
             allow_loopback_http=True,
             total_s=WAIT_S,
         ) as mints,
-        UpstreamClient(
-            base_url=upstream_url, api_key=Secret(""), allow_loopback_http=True
-        ) as upstream,
+        UpstreamPool(now_s=clock.monotonic) as upstream,
     ):
         yield {
             "acceptance": acceptance_keys(seed, 0),
@@ -261,7 +258,9 @@ async def _parts(
             "wallet": wallet,
             "mints": mints,
             "upstream": upstream,
-            "catalog": Catalog([CHAT_MODEL], btc_usd=Decimal(60_000)),
+            "catalog": Catalog(
+                [CHAT_MODEL], upstream=upstream_at(upstream_url), btc_usd=Decimal(60_000)
+            ),
             "clock": clock,
             "monotonic_s": clock.monotonic,
             "new_id": _new_id,
@@ -310,5 +309,4 @@ FACTS: Final = NodeFacts(
     mints=(),
     allow_loopback_http=True,
     body_bytes_max=16 * 1024 * 1024,
-    upstream_name="fake",
 )

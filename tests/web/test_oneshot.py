@@ -207,7 +207,7 @@ async def test_until_it_is_taken_every_error_gives_the_token_back(
     ("script", "status", "stream"),
     [
         (failure(400), 400, False),
-        (failure(500), 424, True),
+        (failure(503), 424, True),
         (Script(fault=Fault.CUT), 502, False),
     ],
 )
