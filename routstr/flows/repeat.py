@@ -29,7 +29,7 @@ from routstr.flows.kept import replay
 from routstr.flows.receipts import receipt_by_id, receipt_headers
 from routstr.ledger.holds import Hold, Reserve
 from routstr.ledger.idempotency import FirstTry, ForgetAnswers, RequestClaim, ReserveOnce
-from routstr.ledger.reads import is_held
+from routstr.ledger.reads import is_held, kept_answer
 
 log = structlog.get_logger()
 
@@ -105,13 +105,17 @@ async def hold_once(
 
 async def _again(ctx: Context, exchange: Exchange, dialect: Dialect, first: FirstTry) -> Answer:
     receipt = receipt_headers(await receipt_by_id(ctx, first.hold_id))
-    if first.sealed_answer is None:
+    sealed = None
+    if first.has_answer:
+        async with ctx.database.reading() as connection:
+            sealed = await kept_answer(connection, first.hold_id)
+    if sealed is None:
         raise AnswerGone(
             details={"request_id": first.hold_id, "cost_msats": first.charged_msat},
             headers=receipt,
         )
     log.info("request_replayed", request_id=exchange.request_id, hold_id=first.hold_id)
-    answer = replay(ctx, dialect, first, first.sealed_answer)
+    answer = replay(ctx, dialect, first, sealed)
     return replace(answer, headers={**answer.headers, **receipt})
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from routstr.core.hold import HoldState
 from routstr.errors import InvalidApiKey
+from routstr.ledger.claims import ClaimBook
 
 PostingType = Literal[
     "deposit", "usage", "withdrawal", "refund", "transfer_in", "transfer_out", "fee", "expiry"
@@ -96,7 +97,8 @@ class Checkpoint:
 class Book:
     """Accounts and holds of one batch. `now` is the database's clock where it has one.
 
-    `held_msat` is what this process has promised in all, `held_msat_max` the most it may (I-18).
+    `held_msat` is what this process has promised in all, `held_msat_max` the most it may (I-18);
+    `claims` are there once the accounts say where to look for them.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Book:
         self.held_msat = held_msat
         self.held_msat_max = held_msat_max
         self.postings: list[Posting] = []
+        self.claims = ClaimBook()
         self._accounts = {account.id: account for account in accounts}
         self._ids_by_hash = {account.key_hash: account.id for account in self._accounts.values()}
         self._holds = {hold.id: hold for hold in holds}

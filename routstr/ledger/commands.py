@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import select
 
 from routstr.ledger.book import Book, KeyRef
+from routstr.ledger.claims import Place
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import Dialect
 from routstr.ledger.tables import Transaction as TransactionRow
@@ -68,6 +69,10 @@ class Lockable:
     @property
     def hold_ids(self) -> Sequence[str]:
         """The holds it may touch, its own new one included."""
+        return ()
+
+    def places(self, book: Book) -> Sequence[Place]:
+        """The Idempotency-Keys it may claim; `book` has its accounts already."""
         return ()
 
     @property

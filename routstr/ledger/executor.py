@@ -29,6 +29,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
 from routstr.ledger.book import Book
 from routstr.ledger.bulk import BulkStatements, load_accounts, load_holds, write_book
+from routstr.ledger.bulk_claims import ClaimStatements, load_claims, write_claims
+from routstr.ledger.claims import ClaimBook
 from routstr.ledger.columns import as_time
 from routstr.ledger.commands import Command, LostRace, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import BlockingConnection, LedgerConnection, Savepoint, finish
@@ -90,6 +92,7 @@ class LedgerExecutor:
         self._clock = clock
         self._limits = limits
         self._statements = BulkStatements(database.dialect)
+        self._claim_statements = ClaimStatements(database.dialect)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._held_msat = 0
@@ -214,6 +217,8 @@ class LedgerExecutor:
     ) -> tuple[int, datetime]:
         """Load, apply, write; yields what all holds promise then, and when that was last read."""
         book = await self._load(connection, batch)
+        places = {place for entry in batch for place in entry.command.places(book)}
+        book.claims = ClaimBook(await load_claims(connection, self._claim_statements, places))
         read_at = await self._count_held(connection, book, read_at)
         transaction = Transaction(
             connection=connection, dialect=self._database.dialect, book=book, wallet=self._wallet
@@ -221,6 +226,7 @@ class LedgerExecutor:
         for entry in batch:
             await _apply(entry, transaction, begin_nested)
         await write_book(connection, self._statements, book)
+        await write_claims(connection, self._claim_statements, book)
         return book.held_msat, read_at
 
     async def _load(self, connection: LedgerConnection, batch: Sequence[_Entry]) -> Book:

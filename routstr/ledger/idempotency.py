@@ -11,23 +11,23 @@ Every change of a hold locks its key's row, and so does every claim, so nothing 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from routstr.core.hold import HoldState
-from routstr.errors import IdempotencyMismatch, KeyRevoked
-from routstr.ledger.book import KeyRef
+from routstr.errors import IdempotencyMismatch, InvalidApiKey, KeyRevoked
+from routstr.ledger.book import Account, Book, KeyRef
+from routstr.ledger.claims import ClaimRow, KeptAnswer, Place
 from routstr.ledger.columns import Sealed
-from routstr.ledger.commands import LostRace, RowCommand, Transaction
+from routstr.ledger.commands import Command, RowCommand, Transaction
 from routstr.ledger.holds import Hold, Reserve, Settle, Settled
-from routstr.ledger.tables import Reservation, table_of
+from routstr.ledger.tables import table_of
 from routstr.ledger.tables_house import Idempotency
 
 IDEMPOTENCY: Final = table_of(Idempotency)
-RESERVATION: Final = table_of(Reservation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class RequestClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstTry:
-    """The request that has the claim. Without `sealed_answer` it runs, or its answer is gone.
+    """The request that has the claim. Without `has_answer` it runs, or its answer is gone.
 
     `available_msat` is what the key could spend right after an answer that is kept.
     """
@@ -53,12 +53,17 @@ class FirstTry:
     is_running: bool
     charged_msat: int
     available_msat: int = 0
-    sealed_answer: str | None = field(default=None, repr=False)
+    has_answer: bool = False
+
+    @property
+    def left_nothing(self) -> bool:
+        """It ended, charged nothing, and there is no answer to give again."""
+        return not self.is_running and not self.charged_msat and not self.has_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReserveOnce(RowCommand[Hold | FirstTry]):
-    """RequestClaim and hold in one commit, or the first try that was there, and nothing held.
+class ReserveOnce(Command[Hold | FirstTry]):
+    """Claim and hold in one commit, or the first try that was there, and nothing held.
 
     A claim lasts `ttl_s`. Refuses with IdempotencyMismatch for another body, and with what
     `Reserve` refuses with; of a first try only a revoked key hears nothing.
@@ -83,91 +88,62 @@ class ReserveOnce(RowCommand[Hold | FirstTry]):
         """As any new request."""
         return True
 
-    async def run(self, transaction: Transaction) -> Hold | FirstTry:
+    def places(self, book: Book) -> Sequence[Place]:
+        """The one claim, of an account that exists."""
+        try:
+            return (self._place(book.account(self.reserve.caller)),)
+        except InvalidApiKey:
+            return ()
+
+    def apply(self, book: Book) -> Hold | FirstTry:
         """Look for the first try, then hold."""
-        book, claim, reserve = transaction.book, self.claim, self.reserve
-        account = book.account(reserve.caller)
+        account = book.account(self.reserve.caller)
         if account.revoked_at is not None:
             raise KeyRevoked
-        place = {"scope": f"{account.id} {claim.path}", "key": claim.key_digest}
-        row = await _claimed(transaction, place)
-        if row is not None and row.reservation_id != reserve.hold_id:
-            first = _first_try(transaction, row)
+        place, hold_id = self._place(account), self.reserve.hold_id
+        row = book.claims.find(place)
+        if row is not None and row.hold_id != hold_id:
+            first = _first_try(book, row)
             is_alive = first.is_running or row.expires_at > book.now
-            if is_alive and row.fingerprint != claim.fingerprint:
+            if is_alive and row.fingerprint != self.claim.fingerprint:
                 raise IdempotencyMismatch
-            if is_alive and not _left_nothing(first):
+            if is_alive and not first.left_nothing:
                 return first
-        hold = reserve.apply(book)
-        if row is None or row.reservation_id != reserve.hold_id:
-            await self._write(transaction, place, row)
+        hold = self.reserve.apply(book)
+        if row is None or row.hold_id != hold_id:
+            book.claims.put(
+                ClaimRow(
+                    place=place,
+                    hold_id=hold_id,
+                    fingerprint=self.claim.fingerprint,
+                    expires_at=book.now + timedelta(seconds=self.ttl_s),
+                )
+            )
         return hold
 
-    async def _write(
-        self, transaction: Transaction, place: dict[str, str], row: Row[Any] | None
-    ) -> None:
-        """A new row, or the one of a try that is over, given to this one."""
-        now = transaction.book.now
-        values = {
-            "reservation_id": self.reserve.hold_id,
-            "fingerprint": self.claim.fingerprint,
-            "answer": None,
-            "answer_expires_at": None,
-            "available_after": None,
-            "created_at": now,
-            "expires_at": now + timedelta(seconds=self.ttl_s),
-        }
-        if row is None:
-            await transaction.connection.execute(insert(IDEMPOTENCY).values(**place, **values))
-            return
-        taken = await transaction.connection.execute(
-            update(IDEMPOTENCY)
-            .where(
-                IDEMPOTENCY.c.scope == place["scope"],
-                IDEMPOTENCY.c.key == place["key"],
-                IDEMPOTENCY.c.reservation_id == row.reservation_id,
-            )
-            .values(**values)
-        )
-        if taken.rowcount != 1:
-            raise LostRace
+    def _place(self, account: Account) -> Place:
+        return Place(scope=f"{account.id} {self.claim.path}", key=self.claim.key_digest)
 
 
-async def _claimed(transaction: Transaction, place: dict[str, str]) -> Row[Any] | None:
-    found = await transaction.connection.execute(
-        select(IDEMPOTENCY, RESERVATION.c.state, RESERVATION.c.settled_amount)
-        .outerjoin(RESERVATION, RESERVATION.c.id == IDEMPOTENCY.c.reservation_id)
-        .where(IDEMPOTENCY.c.scope == place["scope"], IDEMPOTENCY.c.key == place["key"])
-    )
-    return found.one_or_none()
-
-
-def _first_try(transaction: Transaction, row: Row[Any]) -> FirstTry:
-    """Its hold as the book has it, if this very batch made or ended it, else as its row has it."""
-    book = transaction.book
-    hold = book.hold(row.reservation_id)
+def _first_try(book: Book, row: ClaimRow) -> FirstTry:
+    """Its hold as the book has it, if this very batch made or ended it, else as its row had it."""
+    hold = book.hold(row.hold_id)
     state = row.state if hold is None else hold.state
-    charged_msat = row.settled_amount if hold is None else hold.settled_msat
-    is_kept = row.answer is not None and row.answer_expires_at > book.now
+    charged_msat = row.settled_msat if hold is None else hold.settled_msat
     return FirstTry(
-        hold_id=row.reservation_id,
+        hold_id=row.hold_id,
         is_running=state == HoldState.HELD,
         charged_msat=charged_msat or 0,
-        available_msat=row.available_after or 0,
-        sealed_answer=row.answer if is_kept else None,
+        available_msat=row.available_msat or 0,
+        has_answer=row.answer_until is not None and row.answer_until > book.now,
     )
-
-
-def _left_nothing(first: FirstTry) -> bool:
-    """It ended, charged nothing, and there is no answer to give again."""
-    return not first.is_running and not first.charged_msat and first.sealed_answer is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettleKeeping(RowCommand[Settled]):
+class SettleKeeping(Command[Settled]):
     """Settle, and keep the answer for `ttl_s`, in one commit.
 
-    A hold that ended before, its lease over, keeps nothing. A repeat yields the first result.
+    A hold that ended before, its lease over, keeps nothing; a repeat changes nothing.
     """
 
     settle: Settle
@@ -184,25 +160,20 @@ class SettleKeeping(RowCommand[Settled]):
         """The hold to end."""
         return self.settle.hold_ids
 
-    async def run(self, transaction: Transaction) -> Settled:
+    def apply(self, book: Book) -> Settled:
         """Charge once, keep once."""
-        book, connection = transaction.book, transaction.connection
         hold = book.hold(self.settle.hold_id)
         was_held = hold is not None and hold.state == HoldState.HELD
         settled = self.settle.apply(book)
-        is_claim = IDEMPOTENCY.c.reservation_id == self.settle.hold_id
-        if not was_held:
-            first = await connection.scalar(select(IDEMPOTENCY.c.available_after).where(is_claim))
-            return settled if first is None else replace(settled, available_msat=int(first))
-        await connection.execute(
-            update(IDEMPOTENCY)
-            .where(is_claim)
-            .values(
-                answer=self.answer,
-                answer_expires_at=book.now + timedelta(seconds=self.ttl_s),
-                available_after=settled.available_msat,
+        if was_held:
+            book.claims.keep(
+                KeptAnswer(
+                    hold_id=self.settle.hold_id,
+                    answer=self.answer,
+                    until=book.now + timedelta(seconds=self.ttl_s),
+                    available_msat=settled.available_msat,
+                )
             )
-        )
         return settled
 
 

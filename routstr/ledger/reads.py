@@ -31,7 +31,7 @@ from routstr.ledger.tables import (
     Withdrawal,
     table_of,
 )
-from routstr.ledger.tables_house import JobRun, LightningInvoice, Setting
+from routstr.ledger.tables_house import Idempotency, JobRun, LightningInvoice, Setting
 
 KEY = table_of(ApiKey)
 TRANSACTION = table_of(Transaction)
@@ -41,6 +41,7 @@ INVOICE = table_of(LightningInvoice)
 INPUT = table_of(DepositInput)
 WITHDRAWAL = table_of(Withdrawal)
 JOB = table_of(JobRun)
+IDEMPOTENCY = table_of(Idempotency)
 SETTING = table_of(Setting)
 
 
@@ -300,6 +301,14 @@ async def is_held(connection: ReadConnection, hold_id: str) -> bool:
     """Whether that hold has not ended yet."""
     state = await connection.scalar(select(RESERVATION.c.state).where(RESERVATION.c.id == hold_id))
     return bool(state == HoldState.HELD)
+
+
+async def kept_answer(connection: ReadConnection, hold_id: str) -> str | None:
+    """The answer kept for a repeat of that hold's request, sealed; None once it is gone."""
+    sealed: str | None = await connection.scalar(
+        select(IDEMPOTENCY.c.answer).where(IDEMPOTENCY.c.reservation_id == hold_id)
+    )
+    return sealed
 
 
 async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, int] | None:
