@@ -14,7 +14,7 @@ from routstr.ledger.catalog import FinishJob, SaveMint, TakeJob
 from routstr.ledger.columns import Sealed
 from routstr.ledger.commands import Command, RowCommand
 from routstr.ledger.deposits import FailDeposit, ReplaceDepositOperation
-from routstr.ledger.holds import Expire, Extend, Hold, Renew
+from routstr.ledger.holds import Expire, Extend, Hold, Renew, Settled
 from routstr.ledger.idempotency import (
     FirstTry,
     ForgetAnswers,
@@ -226,12 +226,17 @@ SCENES: list[Scene] = [
 TIMES = ("updated_at", "answered_at", "finished_at", "next_run_at")
 
 
+def undated(result: object) -> object:
+    """A repeat does not say when its hold ended, because the balances it tells are today's."""
+    return replace(result, ended_at=None) if isinstance(result, Settled) else result
+
+
 @pytest.mark.parametrize("scene", SCENES)
 async def test_later(node: Node, scene: Scene) -> None:
     command = await scene(node)
     first = await node.ledger.submit(command)
     rows = await node.rows(*TIMES)
-    assert await node.ledger.submit(command) == first
+    assert undated(await node.ledger.submit(command)) == undated(first)
     assert await node.rows(*TIMES) == rows
     await node.assert_sound()
 
@@ -242,7 +247,7 @@ async def test_at_once(node: Node, scene: Scene) -> None:
     before = node.ledger.batches
     first, second = await asyncio.gather(node.ledger.submit(command), node.ledger.submit(command))
     assert node.ledger.batches == before + 1
-    assert first == second
+    assert undated(first) == undated(second)
     await node.assert_sound()
 
 
