@@ -15,7 +15,8 @@ from routstr.ledger.executor import ExecutorLimits
 from routstr.ledger.holds import Expire
 from routstr.ledger.issued import Withdrawing
 from routstr.ledger.leases import Claim
-from tests.ledger.node import Node, new_key, reserve, running_node
+from routstr.ledger.sagas import MarkSent
+from tests.ledger.node import Node, credit_command, new_key, reserve, running_node
 
 Pair = tuple[Node, Node]
 
@@ -67,7 +68,14 @@ async def test_one_token_at_once_is_one_credit(pair: Pair) -> None:
     errors = {type(each) for each in begun if isinstance(each, BaseException)}
     assert len(driven) == 1
     assert errors <= {TokenAlreadySpent}
-    credited = await asyncio.gather(pair[0].credit(driven[0]), pair[1].credit(driven[0]))
+    operation = driven[0].operation
+    assert operation is not None
+    for node in pair:  # before either is done: what is done was sent, and is not sent again
+        await node.ledger.submit(MarkSent(operation_id=operation.id))
+    key_id = driven[0].deposit.api_key_id
+    credited = await asyncio.gather(
+        *(node.ledger.submit(credit_command(node.signer, operation, key_id)) for node in pair)
+    )
     assert credited[0] == credited[1]
     assert await pair[0].value("SELECT count(*) FROM \"transaction\" WHERE type = 'deposit'") == 1
     await pair[0].assert_sound()
