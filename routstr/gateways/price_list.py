@@ -26,14 +26,12 @@ _PER_THOUSAND: Final = Decimal("1e-3")
 _STEP: Final = Decimal("1e-15")
 _PER_HOUR: Final = (Decimal(1) / 3600).quantize(_STEP, rounding=ROUND_UP)
 
-# Of two fields for one price the dearer counts: cache writes of an hour and of five minutes are
-# metered alike.
+# Of two fields for one price the dearer counts. A cache that lives for an hour is not sold.
 _FIELDS: Final[Mapping[str, tuple[str, Decimal]]] = {
     "input_mtok": ("input", _PER_MILLION),
     "output_mtok": ("output", _PER_MILLION),
     "cache_read_mtok": ("cache_read", _PER_MILLION),
     "cache_write_mtok": ("cache_write", _PER_MILLION),
-    "cache_write_1h_mtok": ("cache_write", _PER_MILLION),
     "input_audio_mtok": ("audio_input", _PER_MILLION),
     "input_image_mtok": ("image_input", _PER_MILLION),
     "output_reasoning_mtok": ("reasoning", _PER_MILLION),
