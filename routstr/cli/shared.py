@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
 
 from routstr.app import end_requests
 from routstr.assembly import Ids, assemble, open_ledger
@@ -80,3 +83,13 @@ async def acting(
 
 def _nothing(_: str) -> None:
     """No failpoint is armed."""
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table for people."""
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(each) for each in row))
+    Console().print(table)

@@ -5,14 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from routstr.cli import restore
-from routstr.cli.shared import acting, looking, quiet_settings
+from routstr.cli.shared import acting, looking, print_table, quiet_settings
 from routstr.config import Settings
 from routstr.core.money import sats_text
 from routstr.errors import ConfigError, RefundNotFound
@@ -95,7 +93,7 @@ def balance(as_json: AsJson = False) -> None:
         (each.mint_url, each.unit, each.unspent, each.reserved, each.locked, each.issued)
         for each in held
     ]
-    _print_table(("mint", "unit", "free", "in use", "locked", "given out"), rows)
+    print_table(("mint", "unit", "free", "in use", "locked", "given out"), rows)
     for name, amount_msat in (
         ("owed to users", money.users_msat),
         ("on its way to users", money.pending_msat),
@@ -135,7 +133,7 @@ def mints(as_json: AsJson = False) -> None:
         for each in keysets
     ]
     names = ("mint", "unit", "keyset", "", "fee ppk", "expires", "held", "seen")
-    _print_table(names, rows)
+    print_table(names, rows)
 
 
 async def _mints(settings: Settings) -> list[KeysetSeen]:
@@ -223,7 +221,7 @@ def sent(
         )
         for each in found
     ]
-    _print_table(("id", "when", "way", "status", "amount", "fee", "mint"), rows)
+    print_table(("id", "when", "way", "status", "amount", "fee", "mint"), rows)
 
 
 async def _sent(settings: Settings) -> list[Payout]:
@@ -275,12 +273,3 @@ def _told(view: WithdrawalView) -> str:
     before = ", begun before" if view.is_replay else ""
     amount = sats_text(view.amount_msat)
     return f"{amount} sat at {view.mint_url}{fee}, {view.status}{before}: {view.id}"
-
-
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table()
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(each) for each in row))
-    Console().print(table)
