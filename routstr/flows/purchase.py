@@ -10,8 +10,8 @@ from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
 from routstr.flows.catalog import Candidate
 from routstr.flows.exchange import Exchange
+from routstr.flows.repeat import Repeatable
 from routstr.flows.reserve import Reserved
-from routstr.ledger.idempotency import RequestClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Purchase:
     quote: Quote
     candidates: tuple[Candidate, ...]
     request_sha256: str
-    claim: RequestClaim | None = None
+    claim: Repeatable | None = None
 
 
 def paid_headers(exchange: Exchange, reserved: Reserved) -> dict[str, str]:

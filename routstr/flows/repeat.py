@@ -8,13 +8,13 @@ cannot be given again. A try that ended at cost 0 without an answer lets the nex
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import structlog
 
-from routstr.core.dialects import DIALECTS, Dialect
+from routstr.core.dialects import Dialect
 from routstr.errors import (
     AnswerGone,
     InvalidParameter,
@@ -42,6 +42,14 @@ _BOUNDARY: Final = re.compile(r'boundary="?([^";]+)', re.IGNORECASE)
 LONG_AGO_S: Final = 0.0  # on the loop's clock: a scope moved there ends at once
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatable:
+    """What a request with an Idempotency-Key claims, and the dialect of its answer."""
+
+    claim: RequestClaim
+    dialect: Dialect
+
+
 def idempotency_key(ctx: Context, headers: Mapping[str, str]) -> str | None:
     """The Idempotency-Key in headers, if there is one. Raises InvalidParameter for an unusable one.
 
@@ -64,13 +72,14 @@ def claim_of(
     dialect: Dialect,
     headers: Mapping[str, str],
     body: bytes,
-) -> RequestClaim | None:
+) -> Repeatable | None:
     """What a request with that Idempotency-Key claims; `body` is as it was received."""
     if key_digest is None:
         return None
     said = comparable(body, headers.get("content-type", ""))
     fingerprint = ctx.wallet.vault.digest(said)
-    return RequestClaim(path=dialect.path, key_digest=key_digest, fingerprint=fingerprint)
+    claim = RequestClaim(path=dialect.path, key_digest=key_digest, fingerprint=fingerprint)
+    return Repeatable(claim=claim, dialect=dialect)
 
 
 def comparable(body: bytes, content_type: str) -> bytes:
@@ -82,7 +91,7 @@ def comparable(body: bytes, content_type: str) -> bytes:
 
 
 async def hold_once(
-    ctx: Context, exchange: Exchange, command: Reserve, claim: RequestClaim
+    ctx: Context, exchange: Exchange, command: Reserve, repeatable: Repeatable
 ) -> Hold | Answer:
     """The hold of the one request that may run, or the answer it was given.
 
@@ -92,11 +101,13 @@ async def hold_once(
     while True:
         if ctx.holds.is_stopping:
             raise ServiceUnavailable("The node is shutting down; repeat the request later.")
-        found = await ctx.ledger.submit(ReserveOnce(reserve=command, claim=claim, ttl_s=CLAIM_S))
+        found = await ctx.ledger.submit(
+            ReserveOnce(reserve=command, claim=repeatable.claim, ttl_s=CLAIM_S)
+        )
         if isinstance(found, Hold):
             return found
         if not found.is_running:
-            return await _again(ctx, exchange, DIALECTS[claim.path], found)
+            return await _again(ctx, exchange, repeatable.dialect, found)
         left_s = deadline_s - ctx.monotonic_s()
         if left_s <= 0:
             raise Pending(details={"request_id": found.hold_id}, retry_after_s=RUNNING_AGAIN_S)

@@ -13,9 +13,8 @@ from routstr.flows.authenticate import Caller
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.receipts import pinned
-from routstr.flows.repeat import hold_once
+from routstr.flows.repeat import Repeatable, hold_once
 from routstr.ledger.holds import Hold, Reserve
-from routstr.ledger.idempotency import RequestClaim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ async def reserve(
     caller: Caller,
     order: Order,
     quote: Quote,
-    claim: RequestClaim | None = None,
+    claim: Repeatable | None = None,
 ) -> Reserved | Answer:
     """Authenticate a key and hold its money in one trip; from then on the hold is kept alive.
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -180,14 +181,15 @@ async def test_who_left_with_the_answer_paid_for_gets_it_later(database_url: str
 
 async def test_what_cost_nothing_runs_anew_also_for_who_waited(shop: Shop) -> None:
     key, gate = await shop.key(FUNDS_MSAT), Gate()
-    shop.upstream.script(failure(500), Script(status=500, body=b"{}", headers_gate=gate))
-    assert (await ask(shop, key)).status_code == 424
+    refusal = failure(400)
+    shop.upstream.script(refusal, replace(refusal, headers_gate=gate))
+    assert (await ask(shop, key)).status_code == 400
     fails = asyncio.create_task(ask(shop, key))
     await shop.upstream.called(2)
     waits = asyncio.create_task(ask(shop, key))
     await until(lambda: bool(shop.ctx.shelf.errands))
     gate.open_for_ever()
-    assert (await fails).status_code == 424
+    assert (await fails).status_code == 400
     answer = await waits
     assert (answer.status_code, was_replayed(answer)) == (200, False)
     assert was_replayed(await ask(shop, key))
