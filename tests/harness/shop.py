@@ -10,7 +10,7 @@ At its end every exchange has ended and the books are clean, or the test fails.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from routstr.config import Settings
 from routstr.core.pricing import Model, Price
 from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.receipt_key import receipt_key
-from routstr.flows.catalog import Catalog
+from routstr.flows.catalog import Catalog, built_in, listed
 from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
 from routstr.flows.limits import Limits, NodeFacts
@@ -124,6 +124,12 @@ class Shop:
 
     async def key(self, amount_msat: int = 1_000_000) -> FundedKey:
         return await funded_key(self.ctx, amount_msat)
+
+    def sell(self, models: Mapping[str, Model]) -> None:
+        """Sell these, each under its name, in place of what is sold."""
+        named = {name: replace(model, id=name) for name, model in models.items()}
+        listings = {name: listed(model, [built_in(model)]) for name, model in named.items()}
+        self.ctx.catalog.replace(replace(self.ctx.catalog.picture, listings=listings))
 
     def exchange(self) -> Exchange:
         """The only one that is running."""

@@ -1,13 +1,12 @@
 """What is sold by unit, over real HTTP: charged to the msat, and forwarded as the node's own."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from routstr.core.form import FormFile, parse_form
-from routstr.flows.catalog import Picture, built_in, listed
 from tests.core.forms import FORM_TYPE, form, mp3, wav
 from tests.core.test_units import BY_CHARACTER, BY_HEARD, BY_IMAGE, BY_SECOND, BY_TOKEN
 from tests.fakes.upstream_script import Fault, Script, failure
@@ -30,9 +29,7 @@ pytestmark = ON_SQLITE
 @pytest.fixture
 async def shop(database_url: str) -> AsyncIterator[Shop]:
     async with open_shop(database_url) as shop:
-        models = {name: replace(model, id=name) for name, model in MODELS.items()}
-        listings = {name: listed(model, [built_in(model)]) for name, model in models.items()}
-        shop.ctx.catalog.replace(Picture(listings=listings))
+        shop.sell(MODELS)
         yield shop
 
 
@@ -134,7 +131,7 @@ async def test_what_fails_is_free(shop: Shop, subtests: pytest.Subtests) -> None
         for script in failures:
             with subtests.test(row.path, script=script):
                 key = await shop.key(FUNDS_MSAT)
-                shop.upstream.script(script)
+                shop.upstream.default = script
                 assert (await ask(shop, key.headers, row)).status_code >= 400
                 assert await balance_msat(shop.ctx, key) == FUNDS_MSAT
 
