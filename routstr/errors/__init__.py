@@ -38,7 +38,9 @@ from routstr.errors.node import (
 )
 from routstr.errors.request import (
     AnswerGone,
+    BalanceLimitExceeded,
     BalanceTooSmall,
+    ChildKey,
     IdempotencyMismatch,
     InsufficientBalance,
     InvalidApiKey,
@@ -49,6 +51,7 @@ from routstr.errors.request import (
     InvalidParameter,
     InvalidRequest,
     KeyExpired,
+    KeyNotEmpty,
     KeyRevoked,
     MethodNotAllowed,
     MissingApiKey,
@@ -84,7 +87,9 @@ from routstr.errors.wallet import (
 __all__ = [
     "RETRY_AFTER_S",
     "AnswerGone",
+    "BalanceLimitExceeded",
     "BalanceTooSmall",
+    "ChildKey",
     "ConfigError",
     "Detail",
     "IdempotencyMismatch",
@@ -99,6 +104,7 @@ __all__ = [
     "InvalidToken",
     "InvoiceNotFound",
     "KeyExpired",
+    "KeyNotEmpty",
     "KeyRevoked",
     "LightningAddressUnreachable",
     "LightningMintRateLimited",

@@ -53,6 +53,18 @@ class BalanceTooSmall(InvalidRequest):
     code = "balance_too_small"
 
 
+class ChildKey(InvalidRequest):
+    """A child key has no money of its own."""
+
+    code = "child_key"
+
+
+class KeyNotEmpty(InvalidRequest):
+    """There is money left on the key. Withdraw it first, or revoking would lock it in."""
+
+    code = "key_not_empty"
+
+
 class RequestsInFlight(InvalidRequest):
     """Cannot refund key. There are ongoing requests for this api key."""
 
@@ -85,6 +97,12 @@ class InsufficientBalance(RoutstrError):
     """The key cannot pay for the smallest answer."""
 
     status, type, code = 402, "insufficient_quota", "insufficient_balance"
+
+
+class BalanceLimitExceeded(RoutstrError):
+    """The key has spent what it may spend."""
+
+    status, type, code = 402, "balance_limit_exceeded", "balance_limit_exceeded"
 
 
 class PermissionDenied(RoutstrError):

@@ -10,7 +10,7 @@ from routstr.flows.context import Context
 from routstr.ledger.accounts import PruneSealedKeys
 from routstr.ledger.holds import Expire
 from routstr.ledger.invoices import PruneInvoiceKeys
-from routstr.ledger.reads import held_holds
+from routstr.ledger.reads_holds import held_holds
 
 log = structlog.get_logger()
 
@@ -29,8 +29,16 @@ async def expire(ctx: Context, *, orphaned: bool = False) -> int:
             found = await held_holds(connection, deadline_before=deadline, limit=BATCH_MAX)
         results = await asyncio.gather(
             *(
-                _expire(ctx, Expire(hold_id=hold_id, api_key_id=key_id, orphaned=orphaned))
-                for hold_id, key_id in found
+                _expire(
+                    ctx,
+                    Expire(
+                        hold_id=hold_id,
+                        api_key_id=key_id,
+                        spender_id=spender_id,
+                        orphaned=orphaned,
+                    ),
+                )
+                for hold_id, key_id, spender_id in found
             )
         )
         ended += sum(results)

@@ -29,7 +29,7 @@ from routstr.flows.kept import replay
 from routstr.flows.receipts import receipt_by_id, receipt_headers
 from routstr.ledger.holds import Hold, Reserve
 from routstr.ledger.idempotency import FirstTry, ForgetAnswers, RequestClaim, ReserveOnce
-from routstr.ledger.reads import is_held, kept_answer
+from routstr.ledger.reads_holds import is_held, kept_answer
 
 log = structlog.get_logger()
 

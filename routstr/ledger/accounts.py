@@ -7,11 +7,18 @@ from typing import Final
 
 from sqlalchemy import insert, or_, select, update
 
-from routstr.errors import InvalidApiKey, InvalidParameter, KeyRevoked
+from routstr.errors import (
+    ChildKey,
+    IdempotencyMismatch,
+    InvalidApiKey,
+    InvalidParameter,
+    KeyExpired,
+    KeyRevoked,
+)
+from routstr.ledger.allowance import insufficient
 from routstr.ledger.book import Account, Book, KeyRef
 from routstr.ledger.columns import time_text
-from routstr.ledger.commands import Command, RowCommand, Transaction
-from routstr.ledger.holds import insufficient
+from routstr.ledger.commands import TRANSACTION, Command, RowCommand, Transaction
 from routstr.ledger.tables import ApiKey, Deposit, table_of
 
 OWNER_KEY_ID: Final = "key_" + "0" * 32
@@ -23,7 +30,10 @@ DEPOSIT = table_of(Deposit)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key about to exist: its text (only here, never stored in clear), hash and terms."""
+    """A key about to exist: its text (only here, never stored in clear), hash and terms.
+
+    `preview` is what of the text its owner knows it by.
+    """
 
     id: str
     hash: str
@@ -31,6 +41,7 @@ class NewKey:
     expires_at: datetime | None = None
     balance_limit_msat: int | None = None
     limit_reset: str | None = None
+    preview: str | None = None
 
     def terms(self) -> dict[str, object]:
         """All but the text, as JSON."""
@@ -40,15 +51,17 @@ class NewKey:
             "expires_at": None if self.expires_at is None else time_text(self.expires_at),
             "balance_limit_msat": self.balance_limit_msat,
             "limit_reset": self.limit_reset,
+            "preview": self.preview,
         }
 
     @classmethod
     def from_terms(cls, terms: Mapping[str, object]) -> "NewKey":
         """Back from JSON, without the text."""
-        expires_at, limit, reset = (
+        expires_at, limit, reset, preview = (
             terms["expires_at"],
             terms["balance_limit_msat"],
             terms["limit_reset"],
+            terms.get("preview"),
         )
         return cls(
             id=str(terms["id"]),
@@ -56,6 +69,7 @@ class NewKey:
             expires_at=datetime.fromisoformat(expires_at) if isinstance(expires_at, str) else None,
             balance_limit_msat=limit if isinstance(limit, int) else None,
             limit_reset=reset if isinstance(reset, str) else None,
+            preview=preview if isinstance(preview, str) else None,
         )
 
 
@@ -75,9 +89,16 @@ async def open_account(transaction: Transaction, key: NewKey) -> Account:
             expires_at=key.expires_at,
             balance_limit=key.balance_limit_msat,
             limit_reset=key.limit_reset,
+            preview=key.preview,
         )
     )
-    account = Account(id=key.id, key_hash=key.hash, expires_at=key.expires_at)
+    account = Account(
+        id=key.id,
+        key_hash=key.hash,
+        expires_at=key.expires_at,
+        balance_limit_msat=key.balance_limit_msat,
+        limit_reset=key.limit_reset,
+    )
     transaction.book.add_account(account)
     return account
 
@@ -131,9 +152,10 @@ class Transferred:
 class Transfer(RowCommand[Transferred]):
     """Move `amount_msat` from one key to another: two rows that sum to 0 (I-1).
 
-    Refuses with InvalidApiKey, KeyRevoked, InvalidParameter (same key, amount below 1) or
-    InsufficientBalance; the operator's account is no key, so InvalidApiKey for it too. A repeat
-    with the same id yields the same result.
+    Refuses with InvalidApiKey, KeyRevoked, KeyExpired (of the payee), ChildKey (neither end may be
+    one), InvalidParameter (same key, amount below 1) or InsufficientBalance; the
+    operator's account is no key, so InvalidApiKey for it too. A repeat with the same id yields the
+    same result, and IdempotencyMismatch for another payee or amount.
     """
 
     transfer_id: str
@@ -152,21 +174,47 @@ class Transfer(RowCommand[Transferred]):
         payer, payee = book.account(self.payer), book.account(self.payee)
         if OWNER_KEY_ID in {payer.id, payee.id}:
             raise InvalidApiKey
-        if not await transaction.was_posted(f"transfer:{self.transfer_id}:out"):
-            if payer.revoked_at is not None or payee.revoked_at is not None:
-                raise KeyRevoked
-            if payer.id == payee.id or self.amount_msat < 1:
-                raise InvalidParameter("A transfer goes to another key.", param="to")
-            if payer.available_msat < self.amount_msat:
-                raise insufficient(payer, self.amount_msat)
-            payer = book.post(
-                payer, -self.amount_msat, "transfer_out", f"transfer:{self.transfer_id}:out"
-            )
-            book.post(payee, self.amount_msat, "transfer_in", f"transfer:{self.transfer_id}:in")
+        first = await self._first(transaction)
+        if first is not None:
+            if (first["payee"], first["amount_msat"]) != (payee.id, self.amount_msat):
+                raise IdempotencyMismatch
+            return self._transferred(int(str(first["available_msat"])))
+        self._check(payer, payee, book)
+        after_msat = payer.available_msat - self.amount_msat
+        said = {"payee": payee.id, "amount_msat": self.amount_msat, "available_msat": after_msat}
+        id_ = f"transfer:{self.transfer_id}"
+        book.post(payer, -self.amount_msat, "transfer_out", f"{id_}:out", request_data=said)
+        book.post(payee, self.amount_msat, "transfer_in", f"{id_}:in")
+        return self._transferred(after_msat)
+
+    def _check(self, payer: Account, payee: Account, book: Book) -> None:
+        if payer.parent_id is not None or payee.parent_id is not None:
+            raise ChildKey("A child key has no money of its own: transfer between parent keys.")
+        if payer.revoked_at is not None or payee.revoked_at is not None:
+            raise KeyRevoked
+        if payee.expires_at is not None and payee.expires_at <= book.now:
+            raise KeyExpired("The key to receive it has expired.")
+        if payer.id == payee.id or self.amount_msat < 1:
+            raise InvalidParameter("A transfer goes to another key.", param="to")
+        if payer.available_msat < self.amount_msat:
+            raise insufficient(payer, self.amount_msat)
+
+    async def _first(self, transaction: Transaction) -> Mapping[str, object] | None:
+        """What the row of this very transfer says, if there is one."""
+        operation_id = f"transfer:{self.transfer_id}:out"
+        for posting in transaction.book.postings:
+            if posting.operation_id == operation_id:
+                return posting.request_data
+        found: Mapping[str, object] | None = await transaction.connection.scalar(
+            select(TRANSACTION.c.request_data).where(TRANSACTION.c.operation_id == operation_id)
+        )
+        return found
+
+    def _transferred(self, available_msat: int) -> Transferred:
         return Transferred(
             transfer_id=self.transfer_id,
             amount_msat=self.amount_msat,
-            available_msat=payer.available_msat,
+            available_msat=available_msat,
         )
 
 

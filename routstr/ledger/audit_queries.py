@@ -37,6 +37,14 @@ from routstr.ledger.audit_ecash import (
     WITHDRAWAL_KEPT,
     Y_FORM,
 )
+from routstr.ledger.audit_teams import (
+    CAPS,
+    CHILD_FEES,
+    CHILD_HAS_NOTHING,
+    CHILD_HOLDS,
+    CHILD_TOTALS,
+    SPENDERS,
+)
 from routstr.ledger.columns import UtcTime
 from routstr.ledger.engine import Dialect
 
@@ -141,7 +149,8 @@ FEE_ROWS: Final = """
 SELECT t.operation_id AS id FROM recent t
 LEFT JOIN withdrawal w ON t.operation_id LIKE 'withdrawal-fee:%'
   AND w.id = substr(t.operation_id, 16) AND w.api_key_id = t.api_key_id
-WHERE t.type = 'fee' AND (w.id IS NULL OR -t.amount <> w.fee_amount)
+WHERE t.type = 'fee' AND t.operation_id NOT LIKE 'child-key:%'
+  AND (w.id IS NULL OR -t.amount <> w.fee_amount)
 UNION ALL
 SELECT w.id FROM withdrawals w
 LEFT JOIN "transaction" t ON t.type = 'fee' AND t.operation_id = 'withdrawal-fee:' || w.id
@@ -158,8 +167,9 @@ SELECT k.id FROM apikey k LEFT JOIN (
     sum(CASE WHEN type = 'usage' AND amount < 0 THEN 1 ELSE 0 END) AS requests
   FROM "transaction" WHERE api_key_id IN (SELECT id FROM touched) GROUP BY api_key_id
 ) t ON t.api_key_id = k.id
-WHERE k.id IN (SELECT id FROM touched) AND (k.total_deposited <> coalesce(t.deposited, 0)
-  OR k.total_spent <> coalesce(t.spent, 0) OR k.total_requests <> coalesce(t.requests, 0))
+WHERE k.id IN (SELECT id FROM touched) AND k.parent_id IS NULL
+  AND (k.total_deposited <> coalesce(t.deposited, 0)
+    OR k.total_spent <> coalesce(t.spent, 0) OR k.total_requests <> coalesce(t.requests, 0))
 """
 NEVER_NEGATIVE: Final = """
 SELECT id FROM apikey WHERE id IN (SELECT id FROM touched)
@@ -171,9 +181,11 @@ UNION ALL SELECT id FROM deposits WHERE face_amount <= 0 OR credit_msat <= 0
 """
 RESERVED_IS_HELD: Final = """
 SELECT k.id FROM apikey k LEFT JOIN (
-  SELECT api_key_id, sum(amount) AS held FROM reservation WHERE state = 'held' GROUP BY api_key_id
+  SELECT api_key_id, sum(amount) AS held, count(*) AS n
+  FROM reservation WHERE state = 'held' GROUP BY api_key_id
 ) h ON h.api_key_id = k.id
-WHERE k.id IN (SELECT id FROM touched) AND k.reserved <> coalesce(h.held, 0)
+WHERE k.id IN (SELECT id FROM touched) AND k.parent_id IS NULL
+  AND (k.reserved <> coalesce(h.held, 0) OR k.running <> coalesce(h.n, 0))
 """
 CHAIN: Final = """
 SELECT api_key_id AS id FROM (
@@ -255,7 +267,9 @@ def money_queries(dialect: Dialect, *, is_running: bool) -> list[tuple[str, str]
         *(("I-2", query) for query in (REFUND_ROWS, FEE_ROWS, EXPIRY_ROWS, TOTALS)),
         *(("I-3", query) for query in (OPERATIONS_CONSERVE, HELD_EXACTLY, BACKING)),
         *(("I-3", query) for query in (ISSUED_EXACTLY, INPUTS_RESERVED, MELT_EXACTLY)),
+        *(("I-2", query) for query in (CHILD_TOTALS, CHILD_FEES, SPENDERS)),
         *(("I-4", query) for query in (NEVER_NEGATIVE, RESERVED_IS_HELD)),
+        *(("I-4", query) for query in (CHILD_HAS_NOTHING, CAPS, CHILD_HOLDS)),
         *(("I-5", query) for query in (CHAIN, HEAD)),
         *(("I-6", query) for query in (INPUTS_OF_DEPOSITS, Y_FORM[dialect])),
         *(("I-7", query) for query in (CREDIT_IS_ATOMIC, LOCKED_IS_ATOMIC, INVOICE_IS_ATOMIC)),

@@ -4,6 +4,7 @@ Laws
 - Every change of a balance appends exactly one posting, with the next `sequence` of its key and
   the balance after it: the audit chain has no gap (I-5).
 - 0 <= reserved <= balance, always (I-4). A breach is our bug, so it is an assertion.
+- A child key has no money: nothing is ever posted to it.
 - Values are frozen; a change puts a new value in the book. That makes undoing cheap.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from routstr.core.cap import Cap
 from routstr.core.hold import HoldState
 from routstr.errors import InvalidApiKey
 from routstr.ledger.claims import ClaimBook
@@ -47,16 +49,47 @@ class Account:
     revoked_at: datetime | None = None
     parent_id: str | None = None
     allowed_models: tuple[str, ...] | None = None
+    balance_limit_msat: int | None = None
+    limit_reset: str | None = None
+    limit_base_msat: int = 0
+    limit_since: datetime | None = None
+    limit_held_msat: int = 0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_max: int | None = None
+    running: int = 0
+    rate_minute: int = 0
+    rate_requests: int = 0
+    rate_tokens: int = 0
 
     @property
     def available_msat(self) -> int:
         """What the key may still promise: balance less holds."""
         return self.balance_msat - self.reserved_msat
 
+    @property
+    def held_msat(self) -> int:
+        """What its requests hold; a child's hold money of its parent's."""
+        return self.reserved_msat if self.parent_id is None else self.limit_held_msat
+
+    @property
+    def cap(self) -> Cap | None:
+        """How much it may spend, if that is limited."""
+        if self.balance_limit_msat is None:
+            return None
+        return Cap(
+            limit_msat=self.balance_limit_msat,
+            reset=self.limit_reset,
+            spent_msat=self.total_spent_msat,
+            held_msat=self.held_msat,
+            base_msat=self.limit_base_msat,
+            since=self.limit_since,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRow:
-    """A row of `reservation`; amounts in msat."""
+    """A row of `reservation`; amounts in msat. `spender_id` is the child whose parent pays."""
 
     id: str
     api_key_id: str
@@ -68,6 +101,7 @@ class HoldRow:
     price_snapshot: Mapping[str, object] = field(repr=False)
     settled_msat: int | None = None
     ended_at: datetime | None = None
+    spender_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +158,15 @@ class Book:
 
     def account(self, ref: KeyRef) -> Account:
         """The account meant. Raises InvalidApiKey when there is none."""
-        key_id = ref.id if ref.id is not None else self._ids_by_hash.get(ref.hash or "")
-        account = self._accounts.get(key_id or "")
+        account = self.find(ref)
         if account is None:
             raise InvalidApiKey
         return account
+
+    def find(self, ref: KeyRef) -> Account | None:
+        """The account meant, if there is one."""
+        key_id = ref.id if ref.id is not None else self._ids_by_hash.get(ref.hash or "")
+        return self._accounts.get(key_id or "")
 
     def has(self, key_id: str) -> bool:
         """Whether an account of that id is known."""
@@ -166,6 +204,7 @@ class Book:
         request_data: Mapping[str, object] | None = None,
     ) -> Account:
         """Change the balance by `amount_msat` (signed), append the row that says so."""
+        assert account.parent_id is None, "a child key has no balance"
         after = replace(
             account,
             balance_msat=account.balance_msat + amount_msat,

@@ -4,7 +4,7 @@ One statement per table and batch keeps the round trips few and the statement te
 that drivers reuse what they prepared. Column order in the JSON arrays is the order given here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -21,6 +21,8 @@ from routstr.ledger.engine import Dialect
 Kind = Literal["text", "bigint", "timestamptz", "jsonb"]
 Columns = Mapping[str, Kind]
 
+PARENTS_MAX: Final = 200_000
+
 ACCOUNT_UPDATE: Final[Columns] = {
     "id": "text",
     "old_version": "bigint",
@@ -34,6 +36,14 @@ ACCOUNT_UPDATE: Final[Columns] = {
     "total_requests": "bigint",
     "first_used_at": "timestamptz",
     "last_used_at": "timestamptz",
+    "revoked_at": "timestamptz",
+    "limit_base": "bigint",
+    "limit_since": "timestamptz",
+    "limit_held": "bigint",
+    "running": "bigint",
+    "rate_minute": "bigint",
+    "rate_requests": "bigint",
+    "rate_tokens": "bigint",
 }
 HOLD: Final[Columns] = {
     "id": "text",
@@ -47,6 +57,7 @@ HOLD: Final[Columns] = {
     "deadline": "timestamptz",
     "created_at": "timestamptz",
     "ended_at": "timestamptz",
+    "spender_id": "text",
 }
 HOLD_UPDATE: Final[Columns] = {
     "id": "text",
@@ -96,18 +107,23 @@ class BulkStatements:
         self.load_accounts = text(
             "SELECT id, key_hash, balance, reserved, version, total_deposited, total_spent,"
             " total_requests, first_used_at, last_used_at, expires_at, revoked_at, parent_id,"
-            f" allowed_models FROM apikey WHERE id {is_in} {wanted.format('ids')}"
+            " allowed_models, balance_limit, limit_reset, limit_base, limit_since, limit_held,"
+            " requests_per_minute, tokens_per_minute, concurrent_max, running, rate_minute,"
+            f" rate_requests, rate_tokens FROM apikey WHERE id {is_in} {wanted.format('ids')}"
             f" OR key_hash {is_in} {wanted.format('hashes')} ORDER BY id{lock}"
         )
         self.load_holds = text(
             "SELECT id, api_key_id, amount, quote_amount, state, owner, deadline, price_snapshot,"
-            f" settled_amount, ended_at FROM reservation WHERE id {is_in} {wanted.format('ids')}"
+            " settled_amount, ended_at, spender_id FROM reservation"
+            f" WHERE id {is_in} {wanted.format('ids')}"
+        )
+        changed = ", ".join(
+            f"{name} = v.{name}"
+            for name in ACCOUNT_UPDATE
+            if name != "id" and not name.startswith("old_")
         )
         self.update_accounts = text(
-            "UPDATE apikey SET balance = v.balance, reserved = v.reserved, version = v.version,"
-            " total_deposited = v.total_deposited, total_spent = v.total_spent,"
-            " total_requests = v.total_requests, first_used_at = v.first_used_at,"
-            f" last_used_at = v.last_used_at FROM {rows_as_table(dialect, ACCOUNT_UPDATE)}"
+            f"UPDATE apikey SET {changed} FROM {rows_as_table(dialect, ACCOUNT_UPDATE)}"
             " WHERE apikey.id = v.id AND apikey.version = v.old_version"
             " AND apikey.balance = v.old_balance AND apikey.reserved = v.old_reserved"
         )
@@ -131,6 +147,50 @@ def _insert(table: str, columns: Columns, dialect: Dialect) -> str:
     picks = ", ".join(f"v.{name}" for name in columns)
     rows = rows_as_table(dialect, columns)
     return f"INSERT INTO {table} ({names}) SELECT {picks} FROM {rows}"
+
+
+class Parents:
+    """Which keys are children of which, as far as this process has seen: that never changes.
+
+    A parent that is known is locked in one statement with all else, in id order; one that is not
+    costs a statement of its own, once.
+    """
+
+    def __init__(self) -> None:
+        """None seen yet."""
+        self._ids: dict[str, str] = {}
+
+    def of(self, refs: Iterable[KeyRef]) -> set[KeyRef]:
+        """The known parents of those keys."""
+        if not self._ids:
+            return set()
+        found = {self._ids.get(ref.id or ref.hash or "") for ref in refs}
+        return {KeyRef(id=parent_id) for parent_id in found if parent_id is not None}
+
+    def note(self, account: Account) -> None:
+        """Remember a child."""
+        assert account.parent_id is not None
+        if len(self._ids) > PARENTS_MAX:
+            self._ids.clear()
+        self._ids[account.id] = self._ids[account.key_hash] = account.parent_id
+
+
+async def load_families(
+    connection: LedgerConnection,
+    statements: BulkStatements,
+    parents: Parents,
+    refs: Collection[KeyRef],
+) -> list[Account]:
+    """Load and lock the accounts meant, and the parents of those that are children."""
+    accounts = await load_accounts(connection, statements, [*refs, *parents.of(refs)])
+    children = [account for account in accounts if account.parent_id is not None]
+    if not children:
+        return accounts
+    for child in children:
+        parents.note(child)
+    missing = {child.parent_id for child in children} - {account.id for account in accounts}
+    unknown = [KeyRef(id=parent_id) for parent_id in missing]
+    return accounts + (await load_accounts(connection, statements, unknown) if unknown else [])
 
 
 async def load_accounts(
@@ -158,6 +218,18 @@ async def load_accounts(
             revoked_at=_time(row.revoked_at),
             parent_id=row.parent_id,
             allowed_models=_models(row.allowed_models),
+            balance_limit_msat=row.balance_limit,
+            limit_reset=row.limit_reset,
+            limit_base_msat=row.limit_base,
+            limit_since=_time(row.limit_since),
+            limit_held_msat=row.limit_held,
+            requests_per_minute=row.requests_per_minute,
+            tokens_per_minute=row.tokens_per_minute,
+            concurrent_max=row.concurrent_max,
+            running=row.running,
+            rate_minute=row.rate_minute,
+            rate_requests=row.rate_requests,
+            rate_tokens=row.rate_tokens,
         )
         for row in rows
     ]
@@ -182,6 +254,7 @@ async def load_holds(
             price_snapshot=as_json(row.price_snapshot),
             settled_msat=row.settled_amount,
             ended_at=_time(row.ended_at),
+            spender_id=row.spender_id,
         )
         for row in rows
     ]
@@ -240,6 +313,14 @@ def _account_values(loaded: Account, now: Account) -> tuple[object, ...]:
         now.total_requests,
         _text(now.first_used_at),
         _text(now.last_used_at),
+        _text(now.revoked_at),
+        now.limit_base_msat,
+        _text(now.limit_since),
+        now.limit_held_msat,
+        now.running,
+        now.rate_minute,
+        now.rate_requests,
+        now.rate_tokens,
     )
 
 
@@ -256,6 +337,7 @@ def _hold_values(hold: HoldRow, now: datetime) -> tuple[object, ...]:
         time_text(hold.deadline),
         time_text(now),
         _text(hold.ended_at),
+        hold.spender_id,
     )
 
 

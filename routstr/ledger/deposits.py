@@ -12,8 +12,9 @@ from sqlalchemy import delete, func, insert, select, update
 
 from routstr.ecash.amounts import FloatGoal
 from routstr.ecash.proof import Proof
-from routstr.errors import IdempotencyMismatch, KeyRevoked, TokenAlreadySpent
+from routstr.errors import IdempotencyMismatch, TokenAlreadySpent
 from routstr.ledger.accounts import NewKey
+from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
@@ -66,7 +67,7 @@ class BeginDeposit(RowCommand[Begun]):
     Amounts are in the mint's unit but for `credit_msat`; with a `goal` the outputs are of what the
     float lacks, of the same worth. The same token for the same account
     attaches to the deposit there is; refuses with TokenAlreadySpent for any other use of a known
-    Y, InvalidApiKey, KeyRevoked, IdempotencyMismatch.
+    Y, InvalidApiKey, KeyRevoked, ChildKey, IdempotencyMismatch.
     """
 
     deposit_id: str
@@ -97,8 +98,8 @@ class BeginDeposit(RowCommand[Begun]):
     async def run(self, transaction: Transaction) -> Begun:
         """Attach, refuse, or write deposit, Ys and the prepared operation."""
         account = None if self.target is None else transaction.book.account(self.target)
-        if account is not None and account.revoked_at is not None:
-            raise KeyRevoked
+        if account is not None:
+            check_creditable(account)
         account_id = None if account is None else account.id
         existing = await self.existing(transaction, account_id)
         if existing is not None:

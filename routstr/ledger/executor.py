@@ -28,7 +28,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
 from routstr.ledger.book import Book
-from routstr.ledger.bulk import BulkStatements, load_accounts, load_holds, write_book
+from routstr.ledger.bulk import (
+    BulkStatements,
+    Parents,
+    load_families,
+    load_holds,
+    write_book,
+)
 from routstr.ledger.bulk_claims import ClaimStatements, load_claims, write_claims
 from routstr.ledger.claims import ClaimBook
 from routstr.ledger.columns import as_time
@@ -93,6 +99,7 @@ class LedgerExecutor:
         self._limits = limits
         self._statements = BulkStatements(database.dialect)
         self._claim_statements = ClaimStatements(database.dialect)
+        self._parents = Parents()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._held_msat = 0
@@ -237,7 +244,7 @@ class LedgerExecutor:
         hold_ids = {hold_id for entry in batch for hold_id in entry.command.hold_ids}
         return Book(
             now=now,
-            accounts=await load_accounts(connection, self._statements, list(refs)),
+            accounts=await load_families(connection, self._statements, self._parents, refs),
             holds=await load_holds(connection, self._statements, list(hold_ids)),
             held_msat=self._held_msat,
             held_msat_max=self._limits.held_msat_max,

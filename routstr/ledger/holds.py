@@ -7,25 +7,26 @@ finds it ended and gets the first result; nothing is charged twice.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
-from routstr.core.hold import HoldEvent, HoldState, charge, move
-from routstr.errors import (
-    InsufficientBalance,
-    KeyExpired,
-    KeyRevoked,
-    ModelNotAllowed,
-    NotFound,
-    Overloaded,
-)
+from routstr.core.hold import Charge, HoldEvent, HoldState, charge, move
+from routstr.core.quota import UNLIMITED, Rates, RateView
+from routstr.errors import NotFound, Overloaded
+from routstr.ledger import allowance
+from routstr.ledger.allowance import Parties, parties_of, parties_to
 from routstr.ledger.book import Account, Book, HoldRow, KeyRef
 from routstr.ledger.commands import Command
+
+NOTHING: Final = Charge(charged_msat=0, absorbed_msat=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Money promised to one request; only the executor makes one, after COMMIT (I-13).
 
-    `payable_msat` is the most the key could have paid at that moment, at most the quote.
+    `api_key_id` is the key that pays, `spender_id` its child if that has asked. `payable_msat` is
+    the most that could have been paid at that moment, at most the quote. `rates` is what was left
+    of the key's limits a minute, if it has any.
     """
 
     id: str
@@ -33,13 +34,21 @@ class Hold:
     amount_msat: int
     quote_msat: int
     payable_msat: int
+    spender_id: str | None = None
+    rates: RateView | None = None
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        """Those that whatever changes it must name."""
+        return _keys(self.api_key_id, self.spender_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """How a hold ended. `balance_msat` and `available_msat` are the key's, right after.
+    """How a hold ended; `balance_msat` is the payer's right after.
 
-    `ended_at` is None if it had ended before; both are then today's.
+    `available_msat` is what whoever asked may still spend, its cap considered. `ended_at` is None
+    if it had ended before; both are then today's.
     """
 
     charged_msat: int
@@ -54,8 +63,9 @@ class Settled:
 class Reserve(Command[Hold]):
     """Hold `wanted_msat`, or what the key has left if that is at least `minimum_msat`.
 
-    Looks the key up itself, so that authentication and reservation are one trip. Refuses with
-    InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed, InsufficientBalance or Overloaded.
+    Looks the key up itself, so that authentication and reservation are one trip. `rates` are the
+    node's limits, for keys without their own. Refuses with InvalidApiKey, KeyRevoked, KeyExpired,
+    ModelNotAllowed, RateLimited, InsufficientBalance, BalanceLimitExceeded or Overloaded.
     """
 
     hold_id: str
@@ -67,10 +77,11 @@ class Reserve(Command[Hold]):
     price_snapshot: Mapping[str, object] = field(repr=False)
     owner: str
     lease_s: float
+    rates: Rates = UNLIMITED
 
     @property
     def keys(self) -> Sequence[KeyRef]:
-        """The paying key."""
+        """The key that asks; its parent is loaded with it."""
         return (self.caller,)
 
     @property
@@ -86,99 +97,77 @@ class Reserve(Command[Hold]):
     def apply(self, book: Book) -> Hold:
         """Check the key, then hold."""
         account = book.account(self.caller)
+        parties = parties_of(book, account)
+        free_msat = parties.free_msat
         existing = book.hold(self.hold_id)
         if existing is not None:
+            rates = allowance.rate_view(parties.each, self.rates, book.now)
             return self._hold(
-                account, existing.amount_msat, account.available_msat + existing.amount_msat
+                parties, existing.amount_msat, free_msat + existing.amount_msat, rates
             )
-        _check_permission(account, self.model_id, book)
-        amount_msat = min(self.wanted_msat, account.available_msat)
+        allowance.check_permission(parties, self.model_id, book.now)
+        rates = allowance.check_rates(parties, self.rates, book.now)
+        amount_msat = min(self.wanted_msat, free_msat)
         if amount_msat < self.minimum_msat:
-            raise insufficient(account, self.minimum_msat)
+            raise allowance.refusal(parties, self.minimum_msat)
         if book.held_msat + amount_msat > book.held_msat_max:
             raise Overloaded("The node has promised as much as it may; try again shortly.")
-        hold = self._hold(account, amount_msat, account.available_msat)
-        book.put_account(
-            replace(
-                account,
-                reserved_msat=account.reserved_msat + amount_msat,
-                last_used_at=book.now,
-                first_used_at=_first_use(account, self.caller, book),
-            )
+        hold = self._hold(
+            parties, amount_msat, free_msat, None if rates is None else rates.after_one()
         )
+        allowance.begin(book, parties, amount_msat)
+        if account.first_used_at is None and self.caller.hash is not None:
+            # The key's own text was shown: that starts the end of its token's validity.
+            shown = book.account(self.caller)
+            book.put_account(replace(shown, first_used_at=book.now))
         book.put_hold(
             HoldRow(
                 id=self.hold_id,
-                api_key_id=account.id,
+                api_key_id=hold.api_key_id,
                 amount_msat=amount_msat,
                 quote_msat=self.quote_msat,
                 state=HoldState.HELD,
                 owner=self.owner,
                 deadline=book.now + timedelta(seconds=self.lease_s),
                 price_snapshot=self.price_snapshot,
+                spender_id=hold.spender_id,
             )
         )
         return hold
 
-    def _hold(self, account: Account, amount_msat: int, free_msat: int) -> Hold:
-        """`free_msat` is what the key can spend, this hold included."""
+    def _hold(
+        self, parties: Parties, amount_msat: int, free_msat: int, rates: RateView | None
+    ) -> Hold:
+        """`free_msat` is what can be spent, this hold included."""
         return Hold(
             id=self.hold_id,
-            api_key_id=account.id,
+            api_key_id=parties.payer.id,
             amount_msat=amount_msat,
             quote_msat=self.quote_msat,
             payable_msat=max(amount_msat, min(self.quote_msat, free_msat)),
+            spender_id=None if parties.child is None else parties.child.id,
+            rates=rates,
         )
-
-
-def _first_use(account: Account, caller: KeyRef, book: Book) -> datetime | None:
-    """The first time the key's own text was shown: it starts the end of its token's validity."""
-    if account.first_used_at is None and caller.hash is not None:
-        return book.now
-    return account.first_used_at
-
-
-def _check_permission(account: Account, model_id: str, book: Book) -> None:
-    if account.revoked_at is not None:
-        raise KeyRevoked
-    if account.expires_at is not None and account.expires_at <= book.now:
-        raise KeyExpired
-    if account.allowed_models is not None and model_id not in account.allowed_models:
-        raise ModelNotAllowed
-
-
-def insufficient(account: Account, required_msat: int) -> InsufficientBalance:
-    """The refusal with its figures; a repeat helps if the key's own holds cover it."""
-    shortfall_msat = required_msat - account.available_msat
-    own_holds_cover = account.reserved_msat >= shortfall_msat
-    return InsufficientBalance(
-        details={
-            "required_msat": required_msat,
-            "available_msat": account.available_msat,
-            "held_msat": account.reserved_msat,
-            "shortfall_msat": shortfall_msat,
-        },
-        should_retry=own_holds_cover,
-        retry_after_s=1 if own_holds_cover else None,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extend(Command[Hold]):
     """Enlarge a running hold to `amount_msat` in all, never beyond its quote.
 
-    Refuses with InsufficientBalance when the key cannot pay it, Overloaded at the node's limit,
-    NotFound when the hold has ended. A repeat finds it enlarged and changes nothing.
+    Refuses with InsufficientBalance or BalanceLimitExceeded when it cannot be paid, KeyRevoked,
+    Overloaded at the node's limit, NotFound when the hold has ended. A repeat finds it enlarged and
+    changes nothing.
     """
 
     hold_id: str
     api_key_id: str
     amount_msat: int
+    spender_id: str | None = None
 
     @property
     def keys(self) -> Sequence[KeyRef]:
-        """The paying key."""
-        return (KeyRef(id=self.api_key_id),)
+        """The key that pays, and its child that spends."""
+        return _keys(self.api_key_id, self.spender_id)
 
     @property
     def hold_ids(self) -> Sequence[str]:
@@ -186,37 +175,41 @@ class Extend(Command[Hold]):
         return (self.hold_id,)
 
     def apply(self, book: Book) -> Hold:
-        """Take the difference from what the key has left."""
-        account = book.account(KeyRef(id=self.api_key_id))
+        """Take the difference from what is left."""
         hold = book.hold(self.hold_id)
         if hold is None or hold.state != HoldState.HELD:
             raise NotFound("The hold has ended.")
+        parties = parties_to(book, hold)
+        allowance.check_alive(parties)
         target_msat = min(self.amount_msat, hold.quote_msat)
         more_msat = max(0, target_msat - hold.amount_msat)
-        if more_msat > account.available_msat:
-            raise insufficient(account, more_msat)
+        free_msat = parties.free_msat
+        if more_msat > free_msat:
+            raise allowance.refusal(parties, more_msat)
         if book.held_msat + more_msat > book.held_msat_max:
             raise Overloaded("The node has promised as much as it may.")
         if more_msat:
-            book.put_account(replace(account, reserved_msat=account.reserved_msat + more_msat))
+            allowance.extend(book, parties, more_msat)
             move(hold.state, HoldEvent.EXTEND)
             book.put_hold(replace(hold, amount_msat=hold.amount_msat + more_msat))
         amount_msat = hold.amount_msat + more_msat
         return Hold(
             id=hold.id,
-            api_key_id=account.id,
+            api_key_id=hold.api_key_id,
             amount_msat=amount_msat,
             quote_msat=hold.quote_msat,
-            payable_msat=min(hold.quote_msat, amount_msat + account.available_msat - more_msat),
+            payable_msat=min(hold.quote_msat, amount_msat + free_msat - more_msat),
+            spender_id=hold.spender_id,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle(Command[Settled]):
-    """End a hold: charge min(cost, quote, hold + available), give the rest back.
+    """End a hold: charge min(cost, quote, hold + what may still be spent), give the rest back.
 
     A cost of 0 ends it as released. `request_data` says outcome, evidence and usage, never
-    content. A hold that ended before yields its first result; one unknown raises NotFound.
+    content; `tokens` counts towards the key's limit a minute. A hold that ended before yields its
+    first result; one unknown raises NotFound.
     """
 
     hold_id: str
@@ -224,11 +217,13 @@ class Settle(Command[Settled]):
     cost_msat: int
     description: str
     request_data: Mapping[str, object] = field(repr=False)
+    spender_id: str | None = None
+    tokens: int = 0
 
     @property
     def keys(self) -> Sequence[KeyRef]:
-        """The paying key."""
-        return (KeyRef(id=self.api_key_id),)
+        """The key that pays, and its child that spends."""
+        return _keys(self.api_key_id, self.spender_id)
 
     @property
     def hold_ids(self) -> Sequence[str]:
@@ -237,29 +232,22 @@ class Settle(Command[Settled]):
 
     def apply(self, book: Book) -> Settled:
         """Charge once."""
-        account = book.account(KeyRef(id=self.api_key_id))
         hold = book.hold(self.hold_id)
         if hold is None:
             raise NotFound("There is no such hold.")
+        parties = parties_to(book, hold)
         if hold.state != HoldState.HELD:
-            return _already(hold, account, self.cost_msat)
+            return _already(hold, parties, self.cost_msat)
         bill = charge(
             cost_msat=self.cost_msat,
             quote_msat=hold.quote_msat,
             hold_msat=hold.amount_msat,
-            available_msat=account.available_msat,
+            available_msat=parties.free_msat,
         )
         event = HoldEvent.SETTLE if bill.charged_msat else HoldEvent.RELEASE
+        freed = allowance.end(book, parties, hold.amount_msat, bill.charged_msat, self.tokens)
         data = {**self.request_data, "absorbed_msat": bill.absorbed_msat}
-        after = _end(book, account, hold, event, bill.charged_msat, self.description, data)
-        return Settled(
-            charged_msat=bill.charged_msat,
-            absorbed_msat=bill.absorbed_msat,
-            state=move(HoldState.HELD, event),
-            balance_msat=after.balance_msat,
-            available_msat=after.available_msat,
-            ended_at=book.now,
-        )
+        return _end(book, freed, hold, event, bill, self.description, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,11 +261,12 @@ class Expire(Command[Settled]):
     hold_id: str
     api_key_id: str
     orphaned: bool = False
+    spender_id: str | None = None
 
     @property
     def keys(self) -> Sequence[KeyRef]:
-        """The key whose money is given back."""
-        return (KeyRef(id=self.api_key_id),)
+        """The key whose money is given back, and its child that asked."""
+        return _keys(self.api_key_id, self.spender_id)
 
     @property
     def hold_ids(self) -> Sequence[str]:
@@ -286,12 +275,12 @@ class Expire(Command[Settled]):
 
     def apply(self, book: Book) -> Settled:
         """Give everything back."""
-        account = book.account(KeyRef(id=self.api_key_id))
         hold = book.hold(self.hold_id)
         if hold is None:
             raise NotFound("There is no such hold.")
+        parties = parties_to(book, hold)
         if hold.state != HoldState.HELD:
-            return _already(hold, account, 0)
+            return _already(hold, parties, 0)
         if not self.orphaned and hold.deadline > book.now:
             raise NotFound("The hold is alive.")
         data = {
@@ -300,15 +289,8 @@ class Expire(Command[Settled]):
             "at_risk_msat": hold.amount_msat,
             "absorbed_msat": 0,
         }
-        after = _end(book, account, hold, HoldEvent.EXPIRE, 0, "node_crashed", data)
-        return Settled(
-            charged_msat=0,
-            absorbed_msat=0,
-            state=HoldState.EXPIRED,
-            balance_msat=after.balance_msat,
-            available_msat=after.available_msat,
-            ended_at=book.now,
-        )
+        freed = allowance.end(book, parties, hold.amount_msat, 0, 0)
+        return _end(book, freed, hold, HoldEvent.EXPIRE, NOTHING, "node_crashed", data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,45 +325,54 @@ class Renew(Command[frozenset[str]]):
 
 def _end(
     book: Book,
-    account: Account,
+    payer: Account,
     hold: HoldRow,
     event: HoldEvent,
-    charged_msat: int,
+    bill: Charge,
     description: str,
     data: Mapping[str, object],
-) -> Account:
-    grown_msat = max(0, charged_msat - hold.amount_msat)
-    freed = replace(
-        account,
-        reserved_msat=account.reserved_msat - hold.amount_msat,
-        total_spent_msat=account.total_spent_msat + charged_msat,
-        total_requests=account.total_requests + (1 if charged_msat else 0),
-    )
+) -> Settled:
+    state = move(hold.state, event)
     book.put_hold(
         replace(
             hold,
-            amount_msat=hold.amount_msat + grown_msat,
-            settled_msat=charged_msat,
-            state=move(hold.state, event),
+            amount_msat=max(hold.amount_msat, bill.charged_msat),
+            settled_msat=bill.charged_msat,
+            state=state,
             ended_at=book.now,
         )
     )
-    return book.post(
-        freed,
-        -charged_msat,
+    book.post(
+        payer,
+        -bill.charged_msat,
         "usage",
         f"end:{hold.id}",
         description=description,
-        request_data=data,
+        request_data=data if hold.spender_id is None else {**data, "spender": hold.spender_id},
     )
+    return _settled(parties_to(book, hold), bill, state, ended_at=book.now)
 
 
-def _already(hold: HoldRow, account: Account, cost_msat: int) -> Settled:
+def _already(hold: HoldRow, parties: Parties, cost_msat: int) -> Settled:
     charged_msat = hold.settled_msat or 0
+    absorbed_msat = max(0, cost_msat - charged_msat)
+    bill = Charge(charged_msat=charged_msat, absorbed_msat=absorbed_msat)
+    return _settled(parties, bill, hold.state)
+
+
+def _settled(
+    parties: Parties, bill: Charge, state: HoldState, ended_at: datetime | None = None
+) -> Settled:
     return Settled(
-        charged_msat=charged_msat,
-        absorbed_msat=max(0, cost_msat - charged_msat),
-        state=hold.state,
-        balance_msat=account.balance_msat,
-        available_msat=account.available_msat,
+        charged_msat=bill.charged_msat,
+        absorbed_msat=bill.absorbed_msat,
+        state=state,
+        balance_msat=parties.payer.balance_msat,
+        available_msat=parties.free_msat,
+        ended_at=ended_at,
     )
+
+
+def _keys(api_key_id: str, spender_id: str | None) -> tuple[KeyRef, ...]:
+    payer = KeyRef(id=api_key_id)
+    return (payer,) if spender_id is None else (payer, KeyRef(id=spender_id))

@@ -18,7 +18,8 @@ from typing import Final
 from sqlalchemy import delete, select, update
 
 from routstr.core.hold import HoldState
-from routstr.errors import IdempotencyMismatch, InvalidApiKey, KeyRevoked
+from routstr.errors import IdempotencyMismatch, InvalidApiKey
+from routstr.ledger.allowance import check_alive, parties_of
 from routstr.ledger.book import Account, Book, KeyRef
 from routstr.ledger.claims import ClaimRow, KeptAnswer, Place
 from routstr.ledger.columns import Sealed
@@ -98,8 +99,7 @@ class ReserveOnce(Command[Hold | FirstTry]):
     def apply(self, book: Book) -> Hold | FirstTry:
         """Look for the first try, then hold."""
         account = book.account(self.reserve.caller)
-        if account.revoked_at is not None:
-            raise KeyRevoked
+        check_alive(parties_of(book, account))
         place, hold_id = self._place(account), self.reserve.hold_id
         row = book.claims.find(place)
         if row is not None and row.hold_id != hold_id:

@@ -7,6 +7,7 @@ Laws
   the same invoice do not both ask.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -15,6 +16,8 @@ import structlog
 from sqlalchemy import Row, insert, or_, select, update
 
 from routstr.ledger.accounts import APIKEY, NewKey
+from routstr.ledger.allowance import check_creditable
+from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.tables import table_of
 from routstr.ledger.tables_house import LightningInvoice
@@ -52,7 +55,8 @@ class SaveInvoice(RowCommand[bool]):
     """Keep an invoice before it is shown: for a key (`api_key_id`), or to open one (`new_key`).
 
     `amount` is in the unit. `shown_key`, the text of the key that is topped up, is sealed with it.
-    False if that invoice belongs to another row: a mint gave it out twice.
+    False if that invoice belongs to another row: a mint gave it out twice. Refuses
+    with KeyRevoked, ChildKey.
     """
 
     invoice_id: str
@@ -68,6 +72,11 @@ class SaveInvoice(RowCommand[bool]):
     quote_id: str = field(repr=False)
     expires_at: datetime
 
+    @property
+    def keys(self) -> Sequence[KeyRef]:
+        """The key to top up, if there is one."""
+        return () if self.api_key_id is None else (KeyRef(id=self.api_key_id),)
+
     async def run(self, transaction: Transaction) -> bool:
         """Insert it once."""
         connection, now = transaction.connection, transaction.book.now
@@ -76,6 +85,8 @@ class SaveInvoice(RowCommand[bool]):
         )
         if holder is not None:
             return bool(holder == self.invoice_id)
+        for key in self.keys:
+            check_creditable(transaction.book.account(key))
         assert (self.api_key_id is None) != (self.new_key is None)
         text = self.shown_key if self.new_key is None else self.new_key.text
 

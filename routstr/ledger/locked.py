@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import func, insert, select, update
 
 from routstr.core.money import msat_from_unit
-from routstr.errors import KeyRevoked
+from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
@@ -64,8 +64,8 @@ class AcceptLocked(RowCommand[Accepted]):
         """Attach, refuse, or credit and keep the proofs."""
         deposit, connection = self.deposit, transaction.connection
         account = None if deposit.target is None else transaction.book.account(deposit.target)
-        if account is not None and account.revoked_at is not None:
-            raise KeyRevoked
+        if account is not None:
+            check_creditable(account)
         account_id = None if account is None else account.id
         existing = await deposit.existing(transaction, account_id)
         if existing is not None and existing.id == deposit.deposit_id:

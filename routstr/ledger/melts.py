@@ -19,9 +19,9 @@ from routstr.ecash.outputs import BLANK, Output, blinded_messages_json
 from routstr.ecash.proof import Proof
 from routstr.ecash.selection import choose_cover
 from routstr.errors import InvalidInvoice, MintShort, RequestsInFlight
+from routstr.ledger.allowance import insufficient
 from routstr.ledger.book import Account, KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
-from routstr.ledger.holds import insufficient
 from routstr.ledger.issued import (
     WITHDRAWAL,
     Debit,

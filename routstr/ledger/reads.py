@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
     Table,
     and_,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from routstr.core.hold import HoldState
+from routstr.core.cap import Cap
 from routstr.ledger.book import KeyRef
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.sagas import KEYSET, MINT, OPERATION
@@ -43,11 +44,12 @@ WITHDRAWAL = table_of(Withdrawal)
 JOB = table_of(JobRun)
 IDEMPOTENCY = table_of(Idempotency)
 SETTING = table_of(Setting)
+RATES: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyView:
-    """A key as its owner may see it; amounts in msat."""
+    """A key as its owner may see it; amounts in msat. `rates` are limits of its own, by name."""
 
     id: str
     balance_msat: int
@@ -61,19 +63,48 @@ class KeyView:
     parent_id: str | None
     balance_limit_msat: int | None
     limit_reset: str | None
+    preview: str | None
+    allowed_models: tuple[str, ...] | None
+    limit_base_msat: int
+    limit_since: datetime | None
+    limit_held_msat: int
+    rates: Mapping[str, int | None]
 
     @property
     def available_msat(self) -> int:
         """Balance less holds."""
         return self.balance_msat - self.reserved_msat
 
+    @property
+    def held_msat(self) -> int:
+        """What its requests hold; a child's hold money of its parent's."""
+        return self.reserved_msat if self.parent_id is None else self.limit_held_msat
+
+    @property
+    def cap(self) -> Cap | None:
+        """How much it may spend, if that is limited."""
+        if self.balance_limit_msat is None:
+            return None
+        return Cap(
+            limit_msat=self.balance_limit_msat,
+            reset=self.limit_reset,
+            spent_msat=self.total_spent_msat,
+            held_msat=self.held_msat,
+            base_msat=self.limit_base_msat,
+            since=self.limit_since,
+        )
+
 
 async def find_key(connection: ReadConnection, ref: KeyRef) -> KeyView | None:
     """The key meant, if there is one."""
     wanted = KEY.c.id == ref.id if ref.id is not None else KEY.c.key_hash == ref.hash
     row = (await connection.execute(select(KEY).where(wanted))).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else key_view(row)
+
+
+def key_view(row: Row[Any]) -> KeyView:
+    """The view of a row of `apikey`."""
+    models = row.allowed_models
     return KeyView(
         id=row.id,
         balance_msat=row.balance,
@@ -87,6 +118,12 @@ async def find_key(connection: ReadConnection, ref: KeyRef) -> KeyView | None:
         parent_id=row.parent_id,
         balance_limit_msat=row.balance_limit,
         limit_reset=row.limit_reset,
+        preview=row.preview,
+        allowed_models=None if models is None else tuple(models),
+        limit_base_msat=row.limit_base,
+        limit_since=row.limit_since,
+        limit_held_msat=row.limit_held,
+        rates={name: getattr(row, name) for name in RATES},
     )
 
 
@@ -282,33 +319,6 @@ async def refund_sources(connection: ReadConnection, key_id: str) -> list[tuple[
         .order_by(MINT.c.url, KEYSET.c.unit.desc())
     )
     return list(dict.fromkeys((str(url), str(unit)) for url, unit in [*paid, *held]))
-
-
-async def held_holds(
-    connection: ReadConnection, *, deadline_before: datetime | None, limit: int
-) -> list[tuple[str, str]]:
-    """(hold id, key id) of holds past their deadline, or with None of every one still held."""
-    wanted = select(RESERVATION.c.id, RESERVATION.c.api_key_id).where(
-        RESERVATION.c.state == HoldState.HELD
-    )
-    if deadline_before is not None:
-        wanted = wanted.where(RESERVATION.c.deadline < deadline_before)
-    rows = await connection.execute(wanted.order_by(RESERVATION.c.deadline).limit(limit))
-    return [(row.id, row.api_key_id) for row in rows]
-
-
-async def is_held(connection: ReadConnection, hold_id: str) -> bool:
-    """Whether that hold has not ended yet."""
-    state = await connection.scalar(select(RESERVATION.c.state).where(RESERVATION.c.id == hold_id))
-    return bool(state == HoldState.HELD)
-
-
-async def kept_answer(connection: ReadConnection, hold_id: str) -> str | None:
-    """The answer kept for a repeat of that hold's request, sealed; None once it is gone."""
-    sealed: str | None = await connection.scalar(
-        select(IDEMPOTENCY.c.answer).where(IDEMPOTENCY.c.reservation_id == hold_id)
-    )
-    return sealed
 
 
 async def sealed_setting(connection: ReadConnection, name: str) -> tuple[str, int] | None:

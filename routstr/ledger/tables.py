@@ -6,7 +6,7 @@ telling prefix. The schema that runs is in `migrations/`; a test compares the tw
 """
 
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import CheckConstraint, Index, MetaData, Table, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
@@ -33,8 +33,18 @@ class Row(SQLModel):
     metadata: ClassVar[MetaData] = metadata
 
 
+def _count() -> Any:
+    return Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
+
+
 class ApiKey(Row, table=True):
-    """A balance and who may spend it. `version` is the head of the key's audit chain."""
+    """A balance and who may spend it. `version` is the head of the key's audit chain.
+
+    A key with a `parent_id` is a child: it has no balance, its parent pays. Of `total_spent`, what
+    is above `limit_base` counts towards `balance_limit`, with `limit_held`, which only a child has:
+    what others hold is `reserved`. `running` counts holds, `rate_*` the requests and tokens of one
+    minute; a parent's count its children's, too. `opening_fee` is what the parent paid for a child.
+    """
 
     __tablename__ = "apikey"
     __table_args__ = (
@@ -68,6 +78,18 @@ class ApiKey(Row, table=True):
     limit_reset: str | None = Field(default=None, sa_type=Text)
     allowed_models: list[str] | None = Field(default=None, sa_type=Json)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    preview: str | None = Field(default=None, sa_type=Text)
+    opening_fee: int = _count()
+    limit_base: int = _count()
+    limit_since: datetime | None = Field(default=None, sa_type=UtcTime)
+    limit_held: int = _count()
+    requests_per_minute: int | None = Field(default=None, sa_type=Money)
+    tokens_per_minute: int | None = Field(default=None, sa_type=Money)
+    concurrent_max: int | None = Field(default=None, sa_type=Money)
+    running: int = _count()
+    rate_minute: int = _count()
+    rate_requests: int = _count()
+    rate_tokens: int = _count()
 
 
 class Transaction(Row, table=True):
@@ -97,7 +119,10 @@ class Transaction(Row, table=True):
 
 
 class Reservation(Row, table=True):
-    """A hold on a balance for one request; at most `quote_amount` is ever charged."""
+    """A hold on a balance for one request; at most `quote_amount` is ever charged.
+
+    `spender_id` is the child key whose request it is, if the balance is its parent's.
+    """
 
     __tablename__ = "reservation"
     __table_args__ = (
@@ -109,6 +134,12 @@ class Reservation(Row, table=True):
             "deadline",
             postgresql_where=text("state = 'held'"),
             sqlite_where=text("state = 'held'"),
+        ),
+        Index(
+            "ix_reservation_spender_id",
+            "spender_id",
+            postgresql_where=text("spender_id IS NOT NULL"),
+            sqlite_where=text("spender_id IS NOT NULL"),
         ),
     )
     id: str = Field(primary_key=True, sa_type=Text)
@@ -122,6 +153,7 @@ class Reservation(Row, table=True):
     deadline: datetime = Field(sa_type=UtcTime)
     created_at: datetime = Field(sa_type=UtcTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    spender_id: str | None = Field(default=None, foreign_key="apikey.id", sa_type=Text)
 
 
 class Deposit(Row, table=True):

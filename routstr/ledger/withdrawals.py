@@ -25,9 +25,9 @@ from routstr.errors import (
     NoBalance,
     RequestsInFlight,
 )
+from routstr.ledger.allowance import insufficient
 from routstr.ledger.book import Account, KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
-from routstr.ledger.holds import insufficient
 from routstr.ledger.issued import (
     Debit,
     WithdrawalStatus,

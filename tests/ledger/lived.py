@@ -10,7 +10,15 @@ from routstr.ledger.withdrawals import FailWithdrawal
 from tests.ledger import melting
 from tests.ledger.invoicing import credit, save, sent
 from tests.ledger.lock_rules import CAP_MSAT, LOCK_KEY
-from tests.ledger.node import Node, Signer, issue_command, new_key, reserve, settle
+from tests.ledger.node import (
+    Node,
+    Signer,
+    issue_command,
+    make_children,
+    new_key,
+    reserve,
+    settle,
+)
 
 
 async def live(node: Node) -> KeyRef:
@@ -32,6 +40,16 @@ async def live_on(node: Node, key: KeyRef) -> None:
         await _invoice(node, key, status)
     await _locked(node, KeyRef(id="key_other"))
     await _melts(node, key)
+    await _children(node, key)
+
+
+async def _children(node: Node, key: KeyRef) -> None:
+    child = KeyRef(id="key_child")
+    await node.ledger.submit(make_children(key, "child", cost_msat=50, balance_limit_msat=2000))
+    for hold_id, cost_msat in (("by_child", 300), ("of_child", None)):
+        await node.ledger.submit(reserve(hold_id, child, 400))
+        if cost_msat is not None:
+            await node.ledger.submit(settle(hold_id, key, cost_msat, spender_id=child.id))
 
 
 async def _locked(node: Node, key: KeyRef) -> None:

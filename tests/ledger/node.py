@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 from sqlalchemy import select, text
 
@@ -29,6 +30,7 @@ from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.holds import Reserve, Settle
 from routstr.ledger.sagas import MarkSent, Operation
 from routstr.ledger.tables import metadata
+from routstr.ledger.teams import ChildTerms, MakeChildren, NewChild
 from routstr.ledger.vault import Vault
 from routstr.ledger.withdrawals import BeginWithdrawal, IssueWithdrawal
 
@@ -286,6 +288,20 @@ def snapshot(quote_msat: int) -> dict[str, int | str]:
     return price_snapshot(quote)
 
 
+def make_children(
+    parent: KeyRef, *names: str, cost_msat: int = 0, fingerprint: str = "f", **terms: Any
+) -> MakeChildren:
+    """Children of those names; `terms` are fields of ChildTerms."""
+    keys = [new_key(name) for name in names]
+    return MakeChildren(
+        parent=parent,
+        children=[NewChild(id=key.id, hash=key.hash, preview=key.text) for key in keys],
+        terms=ChildTerms(**terms),
+        fingerprint=fingerprint,
+        cost_msat=cost_msat,
+    )
+
+
 def reserve(
     hold_id: str,
     caller: KeyRef,
@@ -295,6 +311,7 @@ def reserve(
     minimum_msat: int | None = None,
     owner: str = "one",
     lease_s: float = 3600,
+    **more: Any,
 ) -> Reserve:
     quote = amount_msat if quote_msat is None else quote_msat
     return Reserve(
@@ -307,10 +324,11 @@ def reserve(
         price_snapshot=snapshot(quote),
         owner=owner,
         lease_s=lease_s,
+        **more,
     )
 
 
-def settle(hold_id: str, key: KeyRef, cost_msat: int) -> Settle:
+def settle(hold_id: str, key: KeyRef, cost_msat: int, **more: Any) -> Settle:
     """Settle for a use of so many tokens, at one msat each."""
     usage = Usage(input_tokens=cost_msat, output_tokens=0)
     assert key.id is not None
@@ -324,6 +342,7 @@ def settle(hold_id: str, key: KeyRef, cost_msat: int) -> Settle:
             "evidence": "exact",
             "usage": {"input_tokens": usage.input_tokens, "output_tokens": 0},
         },
+        **more,
     )
 
 

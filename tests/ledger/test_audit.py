@@ -19,8 +19,11 @@ from routstr.ledger.audit_schema import GUARDS
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
 from routstr.ledger.vault import Vault
-from tests.ledger.corruptions import CORRUPTIONS, Corruption
+from tests.ledger import corruptions, corruptions_teams
+from tests.ledger.corruptions import Corruption
 from tests.ledger.node import HELD_MSAT_MAX, START, Node, running_node, settle
+
+CORRUPTIONS = (*corruptions.CORRUPTIONS, *corruptions_teams.CORRUPTIONS)
 
 
 async def corrupt(node: Node, *statements: str) -> None:
@@ -167,8 +170,8 @@ class Gift(Command[None]):
 
     def apply(self, book: Book) -> None:
         account = book.account(self.key)
-        account = replace(account, total_deposited_msat=account.total_deposited_msat + 4000)
-        book.post(account, 4000, "deposit", "gift")
+        account = replace(account, total_deposited_msat=account.total_deposited_msat + 5000)
+        book.post(account, 5000, "deposit", "gift")
 
 
 async def test_money_without_coins_behind_it_is_named(lived_node: Node) -> None:
@@ -176,7 +179,7 @@ async def test_money_without_coins_behind_it_is_named(lived_node: Node) -> None:
     report = await lived_node.audit()
     assert named(report) == "I-2 I-3"
     assert next(each.examples for each in report.invariants if each.name == "I-3") == ("node",)
-    assert report.totals.surplus_msat == 3700 - 4000
+    assert report.totals.surplus_msat == 4050 - 5000
 
 
 async def test_all_is_read_at_one_moment(lived_postgres_url: str) -> None:
@@ -252,7 +255,7 @@ async def test_the_totals_are_the_nodes_money(lived_node: Node) -> None:
     assert totals.balances_msat == sum(
         [await lived_node.balance(KeyRef(id=name)) for name in ("key_rich", "key_other")]
     )
-    assert totals.holds_msat == 1000
+    assert totals.holds_msat == 1400
     assert totals.pending_withdrawals_msat == 16_000
     (purse,) = totals.purses
     assert (purse.unit, purse.issued_msat, purse.reserved_msat) == ("sat", 23_000, 30_000)
@@ -260,7 +263,7 @@ async def test_the_totals_are_the_nodes_money(lived_node: Node) -> None:
     # the swap. An invoice took 5 and 2 of fees, the swap that made another one impossible 1.
     assert purse.held_msat == totals.held_msat == (136 - 24 - 8) * 1000
     # What the requests cost is the operator's, and until it is redeemed the fee of what is locked.
-    assert totals.surplus_msat == 700 + 2000 + 1000
+    assert totals.surplus_msat == 700 + 2000 + 1000 + 300 + 50
 
 
 async def test_a_report_is_json_and_rows_without_secrets(lived_node: Node) -> None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -26,7 +26,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import text
 
 from routstr.core.hold import HoldState
 from routstr.ecash.amounts import split
@@ -50,6 +49,7 @@ from tests.ledger.node import (
     running_node,
     settle,
 )
+from tests.ledger.team_rules import TENTHS, Promise, Purse, TeamRules, Ward
 
 EXAMPLES = {"sqlite": 125, "postgres": 25}
 STEPS = 40
@@ -60,29 +60,6 @@ ROWS = """SELECT (SELECT count(*) FROM "transaction") + (SELECT count(*) FROM re
 T = TypeVar("T")
 AnyCommand = Command[Any] | RowCommand[Any]
 SMALL = st.integers(1, 120)
-TENTHS = st.integers(0, 12)  # of what there is: mostly possible, sometimes a little too much
-
-
-@dataclass(slots=True)
-class Purse:
-    """What the model believes of a key."""
-
-    balance: int = 0
-    reserved: int = 0
-
-    @property
-    def available(self) -> int:
-        return self.balance - self.reserved
-
-
-@dataclass(slots=True)
-class Promise:
-    """What the model believes of a hold."""
-
-    key: KeyRef
-    amount: int
-    quote: int
-    open: bool = True
 
 
 class Bench:
@@ -100,7 +77,7 @@ class Bench:
         self.runner.close()
 
 
-class Ledger(LockRules, RuleBasedStateMachine):
+class Ledger(LockRules, TeamRules, RuleBasedStateMachine):
     """Drives one node with keys of its own."""
 
     bench: ClassVar[Callable[[], Bench]]
@@ -119,6 +96,7 @@ class Ledger(LockRules, RuleBasedStateMachine):
         self.node = self.at.node
         self.purses: dict[str, Purse] = {}
         self.promises: dict[str, Promise] = {}
+        self.wards: dict[str, Ward] = {}
         self.last: AnyCommand | None = None
         self.outcome: object = None
 
@@ -220,25 +198,23 @@ class Ledger(LockRules, RuleBasedStateMachine):
     def extend(self, hold_id: str, share: int) -> None:
         promise = self.promises[hold_id]
         amount = promise.quote * share // 10
-        purse = self.purse(promise.key)
-        assert promise.key.id is not None
-        hold = self.submit(Extend(hold_id=hold_id, api_key_id=promise.key.id, amount_msat=amount))
+        hold = self.submit(Extend(hold_id=hold_id, amount_msat=amount, **promise.names))
         target = max(promise.amount, min(amount, promise.quote))
-        if not promise.open or target - promise.amount > purse.available:
+        more = target - promise.amount
+        if not promise.open or self.is_dead(promise) or more > self.free(promise):
             assert hold is None
             return
         assert hold.amount_msat == target
-        purse.reserved += target - promise.amount
-        promise.amount = target
+        self.promise_more(promise, more)
 
     @rule(hold_id=holds, share=TENTHS)
     def settle(self, hold_id: str, share: int) -> None:
         promise = self.promises[hold_id]
         cost = promise.quote * share // 10
-        purse = self.purse(promise.key)
-        settled = self.submit(settle(hold_id, promise.key, cost))
+        spender_id = promise.names["spender_id"]
+        settled = self.submit(settle(hold_id, promise.key, cost, spender_id=spender_id))
         if promise.open:
-            charged = min(cost, promise.quote, promise.amount + purse.available)
+            charged = min(cost, promise.quote, promise.amount + self.free(promise))
             assert (settled.charged_msat, settled.absorbed_msat) == (charged, cost - charged)
             self.end(promise, charged)
         assert settled.state is not HoldState.HELD
@@ -246,8 +222,7 @@ class Ledger(LockRules, RuleBasedStateMachine):
     @rule(hold_id=holds)
     def expire(self, hold_id: str) -> None:
         promise = self.promises[hold_id]
-        assert promise.key.id is not None
-        ended = self.submit(Expire(hold_id=hold_id, api_key_id=promise.key.id, orphaned=True))
+        ended = self.submit(Expire(hold_id=hold_id, orphaned=True, **promise.names))
         if promise.open:
             assert (ended.state, ended.charged_msat) == (HoldState.EXPIRED, 0)
             self.end(promise, 0)
@@ -256,6 +231,9 @@ class Ledger(LockRules, RuleBasedStateMachine):
         purse = self.purse(promise.key)
         purse.reserved -= promise.amount
         purse.balance -= charged
+        if promise.ward is not None:
+            promise.ward.held -= promise.amount
+            promise.ward.used += charged
         promise.open = False
 
     @rule(target=swaps, key=keys, share=st.none() | TENTHS)
@@ -330,12 +308,9 @@ class Ledger(LockRules, RuleBasedStateMachine):
     def the_model_agrees(self) -> None:
         money = self.run(self.money())
         for key_id, purse in self.purses.items():
-            assert money[key_id] == (purse.balance, purse.reserved)
-
-    async def money(self) -> dict[str, tuple[int, int]]:
-        async with self.node.database.reading() as connection:
-            rows = await connection.execute(text("SELECT id, balance, reserved FROM apikey"))
-            return {row.id: (row.balance, row.reserved) for row in rows}
+            assert money[key_id] == (purse.balance, purse.reserved, 0, 0)
+        for key_id, ward in self.wards.items():
+            assert money[key_id] == (0, 0, ward.held, ward.used)
 
 
 def run_machine(engine: str, bench: Callable[[], Bench], leave: Callable[[Bench], None]) -> None:

@@ -24,13 +24,17 @@ from tests.ledger.node import Node, Signer, reserve, running_node, settle
 REQUESTS = 5000  # each is a reservation and a row of the chain
 UP_S_MAX = 60
 # Columns that a revision below takes away with what is in them.
-TAKEN = ("nuts", "answered_at", "quote_id", "next_poll_at", "polls")
+TAKEN = (
+    *("nuts", "answered_at", "quote_id", "next_poll_at", "polls"),
+    *("rate_minute", "rate_requests", "rate_tokens"),
+)
 KEEPING = (
     "0004",
     "0005",
     "0006",
     "0007",
     "0008",
+    "0009",
 )  # revisions whose tables and columns hold nothing that `live` writes
 
 
