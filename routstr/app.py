@@ -33,6 +33,8 @@ from routstr.web.proxy import routes as proxy_routes
 from routstr.web.quote import router as quote_router
 from routstr.web.quote import routes as quote_routes
 from routstr.web.receipts import router as receipts_router
+from routstr.web.teams import key_router
+from routstr.web.teams import router as teams_router
 
 log = structlog.get_logger()
 
@@ -69,9 +71,11 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
     app.include_router(catalog_router)
     app.include_router(quote_router)
     app.include_router(receipts_router)
+    app.include_router(key_router)
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
         app.include_router(change_router, prefix=prefix)
+        app.include_router(teams_router, prefix=prefix)
     for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
         app.include_router(lightning_router, prefix=f"{prefix}/lightning")
     app.router.routes.extend([*quote_routes(), *proxy_routes()])

@@ -156,6 +156,12 @@ class Settings(BaseSettings):
     payout_floor_sats: Positive = 10_000
     payout_keep_sats: int = Field(default=1_000, ge=0)
 
+    # Teams, and how often a key may ask; 0 is no limit
+    child_key_cost_msats: int = Field(default=0, ge=0, le=10**12)
+    key_requests_per_minute: int = Field(default=0, ge=0)
+    key_tokens_per_minute: int = Field(default=0, ge=0)
+    key_concurrent_max: int = Field(default=0, ge=0)
+
     # Keys, refunds, jobs
     sealed_key_ttl_s: Seconds = 72 * 3600
     token_credential_ttl_s: Seconds = 600

@@ -87,7 +87,7 @@ async def answer_whole(
         return False
     passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
     answer = Answer(
-        status=reply.status, headers=passed | paid_headers(exchange, reserved), body=read.body
+        status=reply.status, headers=passed | paid_headers(ctx, exchange, reserved), body=read.body
     )
     bill = await settle(
         ctx,

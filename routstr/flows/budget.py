@@ -10,7 +10,12 @@ from typing import Final
 import structlog
 
 from routstr.core.quote import Quote
-from routstr.errors import InsufficientBalance, RoutstrError
+from routstr.errors import (
+    BalanceLimitExceeded,
+    InsufficientBalance,
+    KeyRevoked,
+    RoutstrError,
+)
 from routstr.flows.context import Context
 from routstr.ledger.holds import Extend, Hold
 
@@ -19,6 +24,8 @@ log = structlog.get_logger()
 # The part of what is covered that may be used before more is asked for.
 AHEAD_NUMERATOR: Final = 3
 AHEAD_DENOMINATOR: Final = 4
+
+_OUT_OF_FUNDS: Final = (BalanceLimitExceeded, InsufficientBalance, KeyRevoked)
 
 
 class Budget:
@@ -62,13 +69,14 @@ class Budget:
                 Extend(
                     hold_id=self.hold.id,
                     api_key_id=self.hold.api_key_id,
+                    spender_id=self.hold.spender_id,
                     amount_msat=self._quote.msat_for(wanted_tokens),
                 )
             )
             self._ctx.failpoint("extend.after")
         except RoutstrError as error:
             self._was_refused = True
-            if not isinstance(error, InsufficientBalance):
+            if not isinstance(error, _OUT_OF_FUNDS):
                 log.warning("extension_refused", hold_id=self.hold.id, code=error.code)
         else:
             self._was_refused = False

@@ -129,7 +129,17 @@ async def redeem_bearer(ctx: Context, text: str, *, opens: bool = True) -> KeyRe
 def new_key(ctx: Context) -> NewKey:
     """A fresh random key (SR-1): 256 bits, its text never stored in clear."""
     text = ctx.new_api_key()
-    return NewKey(id=ctx.new_id("key"), hash=ctx.wallet.vault.key_hash(text), text=text)
+    return NewKey(
+        id=ctx.new_id("key"),
+        hash=ctx.wallet.vault.key_hash(text),
+        text=text,
+        preview=preview_of(text),
+    )
+
+
+def preview_of(text: str) -> str:
+    """What of a key's text its owner knows it by: 32 of its 256 bits, so the rest stays secret."""
+    return f"{text[:7]}...{text[-4:]}"
 
 
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:

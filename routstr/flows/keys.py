@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from routstr.core.cap import RESETS
 from routstr.errors import (
     IdempotencyMismatch,
     InvalidApiKey,
@@ -24,10 +25,10 @@ from routstr.flows.deposit import Intent, Received, new_key, receive
 from routstr.flows.tokens import read_token
 from routstr.ledger.accounts import NoteUse
 from routstr.ledger.book import KeyRef
+from routstr.ledger.engine import ReadConnection
 from routstr.ledger.reads import KeyView, find_key
 from routstr.ledger.reads_ecash import KnownDeposit, find_deposit
 
-RESETS: Final = ("daily", "weekly", "monthly")
 UNIX_S_MAX: Final = 253_402_300_799  # the last second of the year 9999
 INT64_MAX: Final = 2**63 - 1
 
@@ -171,19 +172,27 @@ async def own_key(ctx: Context, caller: KeyRef) -> KeyView:
     """
     async with ctx.database.reading() as connection:
         key = await find_key(connection, caller)
+        parent = None if key is None else await parent_of(connection, key)
     if key is None:
         raise InvalidApiKey
-    if key.revoked_at is not None:
+    if key.revoked_at is not None or (parent is not None and parent.revoked_at is not None):
         raise KeyRevoked
     if caller.hash is not None and key.first_used_at is None:
         await ctx.ledger.submit(NoteUse(caller=caller))
     return key
 
 
+async def parent_of(connection: ReadConnection, key: KeyView) -> KeyView | None:
+    """The key that pays for a child; None for any other."""
+    return None if key.parent_id is None else await find_key(connection, KeyRef(id=key.parent_id))
+
+
 async def topup(
     ctx: Context, caller: KeyRef, text: str, *, idempotency_key: str | None
 ) -> Received:
     """Credit a token to a key; the same token again yields the first result.
+
+    A child has no balance: what it brings is its parent's.
 
     Raises what `receive` raises, InvalidApiKey for an unknown key, KeyRevoked, KeyExpired, and
     TokenAlreadySpent for a token that went to another key.
@@ -193,12 +202,27 @@ async def topup(
     if key.expires_at is not None and key.expires_at <= ctx.clock.now():
         raise KeyExpired
     fingerprint = hashlib.sha256(orjson.dumps(["topup", sorted(token.ys())])).hexdigest()
+    path = "topup" if key.parent_id is None else f"topup:{key.id}"
     intent = Intent(
-        target=KeyRef(id=key.id),
-        idempotency_key=_scoped("topup", idempotency_key),
+        target=KeyRef(id=key.parent_id or key.id),
+        idempotency_key=_scoped(path, idempotency_key),
         fingerprint=fingerprint,
     )
-    return await receive(ctx, token, intent)
+    received = await receive(ctx, token, intent)
+    if key.parent_id is None:
+        return received
+    return replace(received, available_msat=await spendable_msat(ctx, key))
+
+
+async def spendable_msat(ctx: Context, key: KeyView) -> int:
+    """What a key may still spend: for a child, what its cap and its parent's money leave."""
+    async with ctx.database.reading() as connection:
+        parent = await parent_of(connection, key)
+    if parent is None:
+        return key.available_msat
+    caps = (each.cap for each in (key, parent))
+    left = [cap.at(ctx.clock.now()).left_msat for cap in caps if cap is not None]
+    return min(parent.available_msat, *left) if left else parent.available_msat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

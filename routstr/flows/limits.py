@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from routstr.core.quota import Rates
 from routstr.ecash.amounts import FloatGoal
 
 
@@ -59,8 +60,21 @@ class Limits:
     rate_max_age_s: float
     rate_step_ppm: int
     models_every_s: float
+    child_key_cost_msats: int
+    key_requests_per_minute: int
+    key_tokens_per_minute: int
+    key_concurrent_max: int
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
+
+    @property
+    def rates(self) -> Rates:
+        """The limits of keys that have none of their own."""
+        return Rates(
+            requests_per_minute=self.key_requests_per_minute,
+            tokens_per_minute=self.key_tokens_per_minute,
+            concurrent_max=self.key_concurrent_max,
+        )
 
     def float_goal(self, denominations: Iterable[int]) -> FloatGoal:
         """The change float to keep on a keyset of those denominations."""

@@ -26,7 +26,7 @@ from routstr.flows.operate import check_not_paused
 from routstr.flows.refunds import (
     claim_operation,
     read_payment,
-    refunded_key,
+    refundable_key,
     stored_withdrawal,
 )
 from routstr.flows.sources import Source, first_that_can, sources_of
@@ -72,7 +72,7 @@ async def quote_payment(ctx: Context, caller: KeyRef, wish: PayWish) -> PaymentQ
 
     Raises what `pay` raises before it begins.
     """
-    key = await refunded_key(ctx, caller)
+    key = await refundable_key(ctx, caller)
     sources = await sources_of(ctx, key.id, wish.mint_url)
 
     async def use(bill: Bill) -> PaymentQuote:
@@ -95,7 +95,7 @@ def _told(bill: Bill, offer: Offer) -> PaymentQuote:
 
 
 async def _pay(ctx: Context, caller: KeyRef, wish: PayWish) -> WithdrawalView:
-    key = await refunded_key(ctx, caller)
+    key = await refundable_key(ctx, caller)
     again = await _again(ctx, key.id, wish)
     if again is not None:
         return again

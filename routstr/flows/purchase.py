@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from routstr.core.dialects import Dialect
 from routstr.core.order import Order
+from routstr.core.quota import rate_headers
 from routstr.core.quote import Quote
 from routstr.ecash.token import Token
 from routstr.flows.authenticate import Credential
 from routstr.flows.catalog import Candidate
+from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
 from routstr.flows.repeat import Repeatable
 from routstr.flows.reserve import Reserved
@@ -33,7 +35,7 @@ class Purchase:
     claim: Repeatable | None = None
 
 
-def paid_headers(exchange: Exchange, reserved: Reserved) -> dict[str, str]:
+def paid_headers(ctx: Context, exchange: Exchange, reserved: Reserved) -> dict[str, str]:
     """What a paid answer adds to the upstream's headers, but for its cost (contract, section 6)."""
     headers = {
         "X-Routstr-Max-Cost-Msats": str(reserved.hold.quote_msat),
@@ -41,4 +43,4 @@ def paid_headers(exchange: Exchange, reserved: Reserved) -> dict[str, str]:
     }
     if reserved.output_limit is not None:
         headers["X-Routstr-Output-Limit"] = str(reserved.output_limit)
-    return headers
+    return headers | rate_headers(reserved.hold.rates, ctx.clock.now())

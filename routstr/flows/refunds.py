@@ -1,6 +1,6 @@
 """A refund that was begun, as its key sees it again: how it stands, its token or its recipient."""
 
-from routstr.errors import InvalidApiKey, RefundKeyNotFound, RefundNotFound
+from routstr.errors import ChildKey, InvalidApiKey, RefundKeyNotFound, RefundNotFound
 from routstr.flows.context import Context
 from routstr.flows.keys import own_key
 from routstr.ledger.book import KeyRef
@@ -17,6 +17,17 @@ async def refunded_key(ctx: Context, caller: KeyRef) -> KeyView:
         return await own_key(ctx, caller)
     except InvalidApiKey as error:
         raise RefundKeyNotFound from error
+
+
+async def refundable_key(ctx: Context, caller: KeyRef) -> KeyView:
+    """The caller's key, which must have money of its own.
+
+    Raises what `refunded_key` does, and ChildKey.
+    """
+    key = await refunded_key(ctx, caller)
+    if key.parent_id is not None:
+        raise ChildKey("Cannot refund child key. Please refund the parent key instead.")
+    return key
 
 
 async def read_withdrawal(ctx: Context, caller: KeyRef, withdrawal_id: str) -> WithdrawalView:

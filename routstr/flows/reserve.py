@@ -37,8 +37,9 @@ async def reserve(
     """Authenticate a key and hold its money in one trip; from then on the hold is kept alive.
 
     With a claim that another request has, its answer. Raises what `Reserve` refuses with:
-    InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed, InsufficientBalance, Overloaded;
-    ServiceUnavailable when the database does not answer; with a claim what `hold_once` raises.
+    InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed, RateLimited, InsufficientBalance,
+    BalanceLimitExceeded, Overloaded; ServiceUnavailable when the database does not answer; with a
+    claim what `hold_once` raises.
     """
     command = Reserve(
         hold_id=exchange.request_id,
@@ -50,6 +51,7 @@ async def reserve(
         price_snapshot=pinned(quote, exchange.request_sha256),
         owner=ctx.owner,
         lease_s=ctx.limits.hold_lease_s,
+        rates=ctx.limits.rates,
     )
     ctx.failpoint("forward.before_reserve")
     if claim is None:

@@ -71,6 +71,8 @@ async def settle(
         cost_msat=cost.total_msat,
         description=quote.model_id,
         request_data=_request_data(exchange, hold, quote, verdict, cost),
+        spender_id=hold.spender_id,
+        tokens=verdict.usage.input_tokens + verdict.usage.output_tokens,
     )
     estimated, btc_usd_text = verdict.evidence is Evidence.ESTIMATED, ctx.catalog.btc_usd_text
     keeping: Settle | SettleKeeping = command

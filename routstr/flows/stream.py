@@ -146,7 +146,7 @@ class _Relay:
         self._is_begun = True
         reply, exchange = self._reply, self._exchange
         passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
-        headers = passed | _UNBUFFERED | paid_headers(exchange, self._reserved)
+        headers = passed | _UNBUFFERED | paid_headers(self._ctx, exchange, self._reserved)
         headers |= exchange.claim_headers()
         exchange.answer_with(Answer(status=reply.status, headers=headers, body=None))
 

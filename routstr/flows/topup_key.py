@@ -26,7 +26,7 @@ class TopupKey:
 
 
 async def topup_key(ctx: Context, headers: Mapping[str, str], api_key: str | None) -> TopupKey:
-    """The key of `api_key`, or else of the headers (lower-case names).
+    """The key of `api_key`, or else of the headers (lower-case names); for a child, its parent.
 
     Raises TopupAuthorizationRequired, TopupInvalidApiKeyFormat, TopupApiKeyNotFound, KeyRevoked,
     KeyExpired, and what `redeem_bearer` raises for a token.
@@ -48,4 +48,6 @@ async def topup_key(ctx: Context, headers: Mapping[str, str], api_key: str | Non
         raise TopupApiKeyNotFound from error
     if key.expires_at is not None and key.expires_at <= ctx.clock.now():
         raise KeyExpired
-    return TopupKey(ref=KeyRef(id=key.id), text=text if credential.token_text is None else None)
+    return TopupKey(
+        ref=KeyRef(id=key.parent_id or key.id), text=text if credential.token_text is None else None
+    )

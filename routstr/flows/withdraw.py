@@ -29,7 +29,7 @@ from routstr.flows.operate import check_not_paused
 from routstr.flows.refunds import (
     claim_operation,
     read_withdrawal,
-    refunded_key,
+    refundable_key,
     stored_withdrawal,
 )
 from routstr.flows.sources import Source, first_that_can, sources_of
@@ -89,7 +89,7 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
     await check_not_paused(ctx)
-    key = await refunded_key(ctx, caller)
+    key = await refundable_key(ctx, caller)
     sources = await sources_of(ctx, key.id, wish.mint_url)
     caller = KeyRef(id=key.id)
     try:

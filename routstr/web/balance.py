@@ -13,6 +13,7 @@ from routstr.flows.keys import Created, Terms, create_key, key_info, topup
 from routstr.flows.pay import PayWish, pay, quote_payment
 from routstr.flows.refunds import read_withdrawal
 from routstr.flows.statement import key_history, key_statement
+from routstr.flows.teams import team_of
 from routstr.flows.withdraw import Wish, WithdrawalView, withdraw
 from routstr.ledger.reads import HistoryRow, StatementRow
 from routstr.web.bodies import BoundedRoute
@@ -25,6 +26,7 @@ from routstr.web.deps import (
     RefundedCaller,
     refunded_caller_of,
 )
+from routstr.web.teams import child_terms, child_view, totals_and_terms
 
 PAGE_MAX: Final = 200
 SATS_MAX: Final = 2_100_000_000_000_000
@@ -89,20 +91,20 @@ router = APIRouter(tags=["balance"], route_class=BoundedRoute)
 async def info(request: Request, ctx: Ctx, caller: AnyCaller) -> dict[str, object]:
     """The key, its balance less holds, and its limits."""
     found = await key_info(ctx, caller.ref, credential_text(request.headers))
-    key = found.key
-    return {
+    key, team = found.key, await team_of(ctx, found.key)
+    said: dict[str, object] = {
         "api_key": found.api_key,
         "key_id": key.id,
-        "balance": key.available_msat,
-        "reserved": key.reserved_msat,
-        "is_child": key.parent_id is not None,
-        "total_requests": key.total_requests,
-        "total_spent": key.total_spent_msat,
-        "balance_limit": key.balance_limit_msat,
-        "balance_limit_reset": key.limit_reset,
-        "validity_date": None if key.expires_at is None else int(key.expires_at.timestamp()),
-        "child_keys": [],
+        "balance": team.spendable_msat,
+        "reserved": key.held_msat,
+        "is_child": team.parent is not None,
+        **totals_and_terms(key),
     }
+    if team.parent is not None:
+        said["parent_key_preview"] = team.parent.preview or team.parent.id
+        return said | child_terms(key, ctx.clock.now())
+    said["child_keys"] = [child_view(child, ctx.clock.now()) for child in team.children]
+    return said
 
 
 @router.get("/create")

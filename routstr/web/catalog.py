@@ -86,7 +86,7 @@ async def info(ctx: Ctx) -> dict[str, object]:
         "receipt_pubkey": ctx.receipt_key.public,
         "http_url": facts.http_url,
         "onion_url": facts.onion_url,
-        "child_key_cost_msats": 0,
+        "child_key_cost_msats": ctx.limits.child_key_cost_msats,
         "max_request_bytes": facts.body_bytes_max,
         "refund_ttl_seconds": ctx.limits.refund_ttl_s,
         "fees": {"platform_msats": 0, "markup_percent": markup_percent(ctx.catalog.picture)},
