@@ -4,7 +4,7 @@
         key = await shop.key(100_000)
         answer = await shop.http.post("/v1/chat/completions", headers=key.headers, json=order())
 
-At its end every exchange has ended and the books are clean, or the test fails.
+At its end every exchange has ended, the books are clean and the receipts add up, or the test fails.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ from routstr.web.receipts import router as receipts_router
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
 from tests.harness.funding import FundedKey, assert_books_are_clean, funded_key
+from tests.harness.receipts import assert_receipts_are_sound
 
 WAIT_S: Final = 10.0
 PATH: Final = "/v1/chat/completions"
@@ -193,6 +194,7 @@ async def open_shop(
                 yield shop
                 await shop.quiet()
         await assert_books_are_clean(ctx)
+        await assert_receipts_are_sound(ctx)
         assert len(ctx.holds) == 0
 
 

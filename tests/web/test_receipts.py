@@ -111,6 +111,8 @@ async def test_a_hold_that_expired_has_one_too(kiosk: Kiosk) -> None:
     request_id = answer.headers["x-request-id"]
     running = await ask(kiosk, request_id, key)
     assert (running.status_code, running.json()["error"]["code"]) == (425, "operation_in_progress")
+    beside = await kiosk.http.post(PATH, headers=key, json=order())  # some of the balance is held
+    assert (await ask(kiosk, beside.headers["x-request-id"], key)).content == shown_in(beside)
     assert await expire(kiosk.ctx, orphaned=True) == 1
     gate.open_for_ever()
     await answer.aread()
