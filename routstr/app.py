@@ -18,7 +18,7 @@ from routstr.assembly import Ids, assemble
 from routstr.config import Settings, check_for_serving
 from routstr.flows.context import Context, Failpoint
 from routstr.flows.expire import expire
-from routstr.flows.refresh import refresh
+from routstr.flows.refresh import open_catalog
 from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import Periods, jobs
 from routstr.ledger.leases import DropLeases
@@ -105,7 +105,7 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
         if ctx.database.dialect == "sqlite":
             await ctx.ledger.submit(DropLeases())
             await expire(ctx, orphaned=True)
-        await refresh(ctx)
+        await open_catalog(ctx)
         runner = JobRunner(ctx, jobs(_periods(settings)))
         working = loop.create_task(runner.run(), name="jobs")
         ctx.tasks.start(runner.begin(), name="jobs at start")

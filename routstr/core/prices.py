@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from decimal import Context, Decimal
-from fractions import Fraction
 from typing import Final
 
 import orjson
@@ -97,9 +96,12 @@ def sold_paths(prices: UsdPrices) -> frozenset[str]:
 
 def rate_msat(usd: Decimal, *, per: int, fee_ppm: int, btc_usd: Decimal) -> int:
     """What `per` units cost in msat, fee included, rounded up."""
-    exact = Fraction(usd) * per * (PPM + fee_ppm) * MSAT_PER_BTC
-    rate = Fraction(btc_usd) * PPM
-    return ceil_div(exact.numerator * rate.denominator, exact.denominator * rate.numerator)
+    usd_above, usd_below = usd.as_integer_ratio()
+    btc_above, btc_below = btc_usd.as_integer_ratio()
+    return ceil_div(
+        usd_above * per * (PPM + fee_ppm) * MSAT_PER_BTC * btc_below,
+        usd_below * PPM * btc_above,
+    )
 
 
 def rates_msat(prices: UsdPrices, *, fee_ppm: int, btc_usd: Decimal) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """What is on sale: a picture that is never changed, only replaced as a whole.
 
 Laws
-- A listing's price is that of its first candidate, and that price is pinned in the quote. Whoever
-  is asked instead may be dearer: the difference is absorbed, never charged.
+- A listing's price on a path is that of its first candidate there, and that price is pinned in the
+  quote. Whoever is asked instead may be dearer: the difference is absorbed, never charged. The
+  published price is the dearest of all paths.
 - A request takes its listing once. A new picture changes nothing for what is under way.
 - What has no price is not on sale, and nothing is sold at a price whose rate is too old.
 """
@@ -48,11 +49,34 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A model on sale and who can serve it, the cheapest first; at least one."""
+    """A model on sale and who can serve it, the cheapest first; at least one.
+
+    `model` has the price and the limits of the candidate at `shown_at`.
+    """
 
     model: Model
     candidates: tuple[Candidate, ...]
     aliases: tuple[str, ...] = ()
+    shown_at: int = 0
+
+    @property
+    def shown(self) -> Candidate:
+        """The candidate whose price is published."""
+        return self.candidates[self.shown_at]
+
+    def on(self, path: str) -> "Listing":
+        """The listing as `path` is sold: only by those that speak it, at the first one's price.
+
+        Raises InvalidModel if nobody does.
+        """
+        if self.shown_at == 0 and path in self.shown.paths:
+            return self
+        able = tuple(each for each in self.candidates if path in each.paths)
+        if not able:
+            raise InvalidModel(
+                f"{self.model.id} is not sold here for this endpoint.", param="model"
+            )
+        return _priced_as(able[0], self.model, able, self.aliases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +137,7 @@ class Catalog:
         )
         self._now = now
         self.saved_versions: frozenset[str] = frozenset()
+        self.stamp: object = None  # of the rows that the picture was made from
 
     @property
     def picture(self) -> Picture:
@@ -123,8 +148,8 @@ class Catalog:
         """From now on, this one is in force."""
         self._picture = picture
 
-    def listing(self, model_id: str) -> Listing:
-        """What is sold under an id or an alias.
+    def listing(self, model_id: str, path: str | None = None) -> Listing:
+        """What is sold under an id or an alias, on `path` or as it is published.
 
         Raises InvalidModel, with the reason where it is known; ServiceUnavailable while its price
         hangs on an exchange rate that is too old.
@@ -134,7 +159,9 @@ class Catalog:
         found = picture.listings.get(known)
         if found is None:
             raise InvalidModel(picture.not_sold.get(known), param="model")
-        self._check_fresh(found.candidates[0].good_until)
+        if path is not None:
+            found = found.on(path)
+        self._check_fresh(found.shown.good_until)
         return found
 
     def route(self, method: str, path: str) -> Route | None:
@@ -148,9 +175,9 @@ class Catalog:
         if good_until is not None and self._now() > good_until:
             raise ServiceUnavailable("The exchange rate is not known now, so no price is either.")
 
-    def find(self, model_id: str) -> Model:
+    def find(self, model_id: str, path: str | None = None) -> Model:
         """The model sold under an id or an alias. Raises what `listing` raises."""
-        return self.listing(model_id).model
+        return self.listing(model_id, path).model
 
     @property
     def btc_usd(self) -> Decimal | None:
@@ -170,25 +197,39 @@ class Catalog:
 def listed(
     model: Model, candidates: Iterable[Candidate], *, aliases: Iterable[str] = ()
 ) -> Listing:
-    """The listing of `model`, at the price and within the limits of its first candidate."""
+    """The listing of `model`, shown as its cheapest candidate, or the dearest it takes for a path.
+
+    Where one path is spoken only by dearer candidates, theirs is what is published: no quote is
+    above it, and on the other paths the cheaper ones still make the price.
+    """
     ordered = tuple(sorted(candidates, key=_rank))
     assert ordered, "a model that nobody serves is not on sale"
-    first = ordered[0]
+    firsts = (
+        next(each for each in ordered if path in each.paths)
+        for path in frozenset[str]().union(*(each.paths for each in ordered))
+    )
+    return _priced_as(max(firsts, key=_rank, default=ordered[0]), model, ordered, tuple(aliases))
+
+
+def _priced_as(
+    candidate: Candidate, model: Model, ordered: tuple[Candidate, ...], aliases: tuple[str, ...]
+) -> Listing:
     return Listing(
         model=replace(
             model,
-            price=first.price,
-            context_length=first.context_length,
-            max_output_tokens=first.max_output_tokens,
+            price=candidate.price,
+            context_length=candidate.context_length,
+            max_output_tokens=candidate.max_output_tokens,
         ),
         candidates=ordered,
-        aliases=tuple(aliases),
+        aliases=aliases,
+        shown_at=ordered.index(candidate),
     )
 
 
 def markup_percent(picture: Picture) -> float | int:
     """The highest margin on what is sold, in percent, as a client is told it."""
-    fees_ppm = (each.candidates[0].fee_ppm for each in picture.listings.values())
+    fees_ppm = (each.shown.fee_ppm for each in picture.listings.values())
     percent = max(fees_ppm, default=0) / PPM_PER_PERCENT
     return int(percent) if percent.is_integer() else percent
 

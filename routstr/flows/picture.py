@@ -120,8 +120,10 @@ def picture_of(
 
 
 def _listing(shelf: _Shelf) -> Listing:
-    first = listed(next(iter(shelf.models.values())), shelf.candidates).candidates[0]
-    return listed(shelf.models[first.upstream_id], shelf.candidates, aliases=shelf.aliases)
+    """Shown with the name and the words of the upstream whose price is shown."""
+    any_model = next(iter(shelf.models.values()))
+    shown = listed(any_model, shelf.candidates).shown
+    return listed(shelf.models[shown.upstream_id], shelf.candidates, aliases=shelf.aliases)
 
 
 def _offered(model: StoredModel, upstream: UpstreamRow, rate: Rate | None) -> Candidate | str:

@@ -19,7 +19,7 @@ from routstr.core.rates import NoRate, agreed_rate, rate_in_force
 from routstr.core.url import BadUrl, upstream_base
 from routstr.flows.catalog import Picture
 from routstr.flows.context import Context
-from routstr.flows.picture import GENERIC, Stored, picture_of, rate_of
+from routstr.flows.picture import GENERIC, Rate, Stored, picture_of, rate_of
 from routstr.gateways.listing import ListedModel
 from routstr.gateways.listing_http import NoListing
 from routstr.gateways.price_list import SOURCE, known_price
@@ -29,6 +29,7 @@ from routstr.ledger.reads_catalog import (
     RateRow,
     UpstreamRow,
     last_rate,
+    models_stamp,
     stored_models,
     stored_routes,
     stored_upstreams,
@@ -51,21 +52,47 @@ class Refreshed:
     silent: Mapping[str, str]
 
 
+async def open_catalog(ctx: Context) -> None:
+    """Before the doors open: sell what is stored, and wait for the world only if it must.
+
+    It must while an upstream never gave its list, or the last rate is too old to sell at.
+    """
+    stored, now = await read_stored(ctx), ctx.clock.now()
+    rate = _rate(ctx, stored)
+    is_old = rate is None or (rate.good_until is not None and rate.good_until <= now)
+    asks = any(row.listed_at is None or is_old for row in stored.upstreams if row.enabled)
+    if asks or (is_old and stored.routes):
+        await refresh(ctx)
+    else:
+        await _show_and_keep(ctx, stored)
+
+
 async def refresh(ctx: Context, *, asks_all: bool = False) -> Refreshed:
     """Ask for what is due (with `asks_all` for everything), then put a new picture in force."""
-    now, limits, stored = ctx.clock.now(), ctx.limits, await read_stored(ctx)
-    rate_at = None if stored.rate is None else stored.rate.taken_at
+    now, limits = ctx.clock.now(), ctx.limits
+    async with ctx.database.reading() as connection:
+        last, upstreams = await last_rate(connection), await stored_upstreams(connection)
+    rate_at = None if last is None else last.taken_at
     if limits.btc_usd_price is None and (asks_all or _is_due(rate_at, now, limits.rate_every_s)):
-        await _ask_rate(ctx, stored.rate, now)
+        await _ask_rate(ctx, last, now)
     due = [
         row
-        for row in stored.upstreams
+        for row in upstreams
         if row.enabled and (asks_all or _is_due(row.listed_at, now, limits.models_every_s))
     ]
     heard = await asyncio.gather(*(ask_models(ctx, row) for row in due))
     silent = {row.slug: why for row, why in zip(due, heard, strict=True) if why is not None}
-    picture = show(ctx, await read_stored(ctx))
-    await _save_versions(ctx, picture)
+    async with ctx.database.reading() as connection:
+        stamp = (
+            await models_stamp(connection),
+            await stored_upstreams(connection),
+            await stored_routes(connection),
+            await last_rate(connection),
+        )
+    if stamp != ctx.catalog.stamp:
+        await _show_and_keep(ctx, await read_stored(ctx))
+        ctx.catalog.stamp = stamp
+    picture = ctx.catalog.picture
     return Refreshed(sold=len(picture.listings), not_sold=len(picture.not_sold), silent=silent)
 
 
@@ -82,16 +109,26 @@ async def read_stored(ctx: Context) -> Stored:
 
 def show(ctx: Context, stored: Stored) -> Picture:
     """Put in force what is stored; nobody is asked."""
-    limits = ctx.limits
     picture = picture_of(
         stored,
-        rate=rate_of(stored.rate, fixed=limits.btc_usd_price, max_age_s=limits.rate_max_age_s),
+        rate=_rate(ctx, stored),
         fixed=ctx.catalog.fixed,
         settings_upstream=ctx.catalog.upstream,
         config_of=lambda row: config_of(ctx, row),
     )
     ctx.catalog.replace(picture)
     return picture
+
+
+async def _show_and_keep(ctx: Context, stored: Stored) -> None:
+    """Beside the loop: a thousand models take a while, and requests are served meanwhile."""
+    picture = await asyncio.to_thread(show, ctx, stored)
+    await _save_versions(ctx, picture)
+
+
+def _rate(ctx: Context, stored: Stored) -> Rate | None:
+    limits = ctx.limits
+    return rate_of(stored.rate, fixed=limits.btc_usd_price, max_age_s=limits.rate_max_age_s)
 
 
 def _is_due(last: datetime | None, now: datetime, every_s: float) -> bool:
@@ -174,7 +211,7 @@ def _found(model: ListedModel, config: UpstreamConfig, now: datetime) -> FoundMo
         forwarded_model_id=model.id,
         name=model.name,
         context_length=context,
-        max_output_tokens=min(model.max_output_tokens, context),
+        max_output_tokens=min(model.max_output_tokens, context or model.max_output_tokens),
         usd=usd,
         usd_source=source,
         facts=model.facts,

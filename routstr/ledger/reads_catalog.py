@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.rates import RATE
@@ -111,6 +111,12 @@ async def stored_models(
         )
         for row in rows
     ]
+
+
+async def models_stamp(connection: ReadConnection) -> tuple[int, datetime | None]:
+    """How many models there are and when one was last changed: a new one says to read them."""
+    row = (await connection.execute(select(func.count(), func.max(MODEL.c.updated_at)))).one()
+    return int(row[0]), row[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

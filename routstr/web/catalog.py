@@ -113,8 +113,8 @@ async def model(model_id: str, ctx: Ctx) -> Response:
 
 
 def _shown(ctx: Context, listing: Listing) -> dict[str, object]:
-    """A listing as the contract has it, by its first candidate."""
-    first = listing.candidates[0]
+    """A listing as the contract has it."""
+    first = listing.shown
     described = Described(
         upstream=first.upstream_slug,
         forwarded_model_id=first.forwarded_model_id,

@@ -74,7 +74,7 @@ class ProxyEndpoint:
             body = await reading.body(headers, receive)
             shown = None if payment else shown_credential(ctx, headers)  # who
             order = parse_order(ctx, dialect, headers, body)  # what
-            listing = ctx.catalog.listing(order.model_id)
+            listing = ctx.catalog.listing(order.model_id, dialect.path)
             quote = quote_of(order, listing.model)  # at most how much
             candidates = who_serves(ctx, listing, dialect, order, quote)
             credential = await check_payment(ctx, payment, quote) if payment else shown

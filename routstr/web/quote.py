@@ -50,7 +50,7 @@ async def quote_by_numbers(
         prompt_bytes=input_tokens or 0,
         prompt_text_bytes=0,
     )
-    return await _priced(ctx, order)
+    return await _priced(ctx, order, CHAT.path)
 
 
 class QuoteEndpoint:
@@ -69,7 +69,7 @@ class QuoteEndpoint:
             with self._bodies.reading(ctx) as reading:
                 body = await reading.body(headers, receive)
                 order = parse_order(ctx, dialect, headers, body)
-                said = orjson.dumps(await _priced(ctx, order))
+                said = orjson.dumps(await _priced(ctx, order, dialect.path))
             response = Response(said, media_type="application/json")
         except ClientGone:
             return
@@ -89,8 +89,8 @@ def _path_asked(scope: Scope) -> str:
     return f"/{asked[0].lstrip('/')}"
 
 
-async def _priced(ctx: Context, order: Order) -> dict[str, object]:
-    quote: Quote = quote_of(order, ctx.catalog.find(order.model_id))
+async def _priced(ctx: Context, order: Order, path: str) -> dict[str, object]:
+    quote: Quote = quote_of(order, ctx.catalog.find(order.model_id, path))
     offered = await offer(ctx, quote)
     return {
         "model": quote.model_id,

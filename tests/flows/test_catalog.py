@@ -57,3 +57,18 @@ def test_a_price_with_an_old_rate_sells_nothing() -> None:
 def test_models_of_the_settings_are_the_one_upstreams() -> None:
     [only] = Catalog([model("m")]).listing("m").candidates
     assert (only.upstream_id, only.forwarded_model_id) == ("upstream", "m")
+
+
+def test_each_path_has_its_own_cheapest_and_the_dearest_is_published() -> None:
+    chat = replace(candidate("chat", 3), paths=frozenset({"/chat/completions"}))
+    both = replace(candidate("both", 2), paths=frozenset({"/messages", "/chat/completions"}))
+    messages = replace(candidate("messages", 1), paths=frozenset({"/messages"}))
+    catalog = Catalog()
+    catalog.replace(Picture(listings={"m": listed(model("m"), [chat, both, messages])}))
+    on = {path: catalog.listing("m", path) for path in ("/messages", "/chat/completions")}
+    slugs = {path: [each.upstream_slug for each in at.candidates] for path, at in on.items()}
+    assert slugs == {"/messages": ["messages", "both"], "/chat/completions": ["both", "chat"]}
+    assert all(at.model.price == at.candidates[0].price for at in on.values())
+    assert catalog.find("m").price == both.price
+    with pytest.raises(InvalidModel, match="endpoint"):
+        catalog.listing("m", "/embeddings")

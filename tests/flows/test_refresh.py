@@ -12,7 +12,7 @@ from sqlalchemy import text
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.flows.catalog import Catalog, markup_percent
 from routstr.flows.context import Context
-from routstr.flows.refresh import refresh
+from routstr.flows.refresh import open_catalog, refresh
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.rates import RateSources
@@ -224,3 +224,21 @@ async def test_no_rate_yet_and_a_fixed_one(database_url: str) -> None:
         offline.clock.advance(10**7)
         assert offline.ctx.catalog.find("m").price.input_msat_per_mtok == 2_000_000
         assert offline.tickers.asked == []
+
+
+@ON_SQLITE
+async def test_a_start_waits_for_the_world_only_if_it_must(market: Market) -> None:
+    market.lister.answer = {"data": [listed("m")]}
+    await open_catalog(market.ctx)
+    assert market.tickers.asked == []  # nothing hangs on the rate
+    await market.add()
+    await open_catalog(market.ctx)
+    assert (len(market.tickers.asked), len(market.lister.seen)) == (5, 1)
+    restarted = replace(market.ctx, catalog=Catalog(now=market.clock.now))
+    market.clock.advance(3_500)
+    await open_catalog(restarted)
+    assert restarted.catalog.find("m").id == "m"
+    assert (len(market.tickers.asked), len(market.lister.seen)) == (5, 1)
+    market.clock.advance(110)
+    await open_catalog(restarted)
+    assert (len(market.tickers.asked), len(market.lister.seen)) == (10, 2)
