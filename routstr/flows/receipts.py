@@ -64,6 +64,7 @@ def receipt_of_settlement(
     view = HoldView(
         request_id=hold.id,
         api_key_id=hold.api_key_id,
+        spender_id=hold.spender_id,
         quote_msat=hold.quote_msat,
         price_snapshot=pinned(quote, request_sha256),
         ending=ending,
@@ -74,6 +75,8 @@ def receipt_of_settlement(
 async def read_receipt(ctx: Context, headers: Mapping[str, str], request_id: str) -> SignedReceipt:
     """The receipt of a request for who paid it: by the key, the token or the claim secret.
 
+    A child key and the parent that paid for it may both have it.
+
     Raises MissingApiKey; ReceiptNotFound, for a stranger as for a request that never was, or
     RateLimited once there were too many of those; Pending while the request runs.
     """
@@ -81,7 +84,7 @@ async def read_receipt(ctx: Context, headers: Mapping[str, str], request_id: str
     if payer_id is not None and _REQUEST_ID.fullmatch(request_id):
         async with ctx.database.reading() as connection:
             hold = await find_hold(connection, request_id)
-    if hold is None or hold.api_key_id != payer_id:
+    if hold is None or payer_id not in {hold.api_key_id, hold.spender_id}:
         ctx.misses.check(MISSED)
         ctx.misses.note(MISSED)
         raise ReceiptNotFound
@@ -124,7 +127,7 @@ async def _payer_id(ctx: Context, headers: Mapping[str, str]) -> str | None:
 
 
 def receipt_of(ctx: Context, hold: HoldView) -> SignedReceipt:
-    """The receipt of a hold that has ended.
+    """The receipt of a hold that has ended; a child's says nothing of its parent's balance.
 
     Raises ReceiptNotFound for one from before requests were hashed.
     """
@@ -145,7 +148,7 @@ def receipt_of(ctx: Context, hold: HoldView) -> SignedReceipt:
         quote_msat=hold.quote_msat,
         charged_msat=ending.charged_msat,
         absorbed_msat=_int(said["absorbed_msat"]),
-        balance_after_msat=ending.balance_after_msat,
+        balance_after_msat=None if hold.spender_id else ending.balance_after_msat,
         settled_at=int(ending.ended_at.timestamp()),
     )
     return signed_receipt(settlement, pubkey=ctx.receipt_key.public, sign=ctx.receipt_key.sign)

@@ -26,10 +26,14 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldView:
-    """A hold by the id of its request; `ending` is None while it is running."""
+    """A hold by the id of its request; `ending` is None while it is running.
+
+    `spender_id` is the child that asked where its parent, `api_key_id`, paid.
+    """
 
     request_id: str
     api_key_id: str
+    spender_id: str | None
     quote_msat: int
     price_snapshot: Mapping[str, object] = field(repr=False)
     ending: Ending | None
@@ -45,6 +49,7 @@ async def find_hold(connection: ReadConnection, request_id: str) -> HoldView | N
             select(
                 RESERVATION.c.id,
                 RESERVATION.c.api_key_id,
+                RESERVATION.c.spender_id,
                 RESERVATION.c.quote_amount,
                 RESERVATION.c.price_snapshot,
                 TRANSACTION.c.amount,
@@ -69,6 +74,7 @@ async def find_hold(connection: ReadConnection, request_id: str) -> HoldView | N
     return HoldView(
         request_id=row.id,
         api_key_id=row.api_key_id,
+        spender_id=row.spender_id,
         quote_msat=row.quote_amount,
         price_snapshot=row.price_snapshot,
         ending=ending,

@@ -103,6 +103,22 @@ async def test_nobody_else_can(kiosk: Kiosk) -> None:
     assert (await ask(kiosk, mine, key)).status_code == 200
 
 
+@ON_SQLITE
+async def test_a_childs_is_the_parents_too_and_hides_the_balance(kiosk: Kiosk) -> None:
+    parent = await new_key(kiosk)
+    made = await kiosk.http.post("/v1/balance/child-key", headers=parent, json={"count": 2})
+    child, sibling = ({"authorization": f"Bearer {key}"} for key in made.json()["api_keys"])
+    answer = await kiosk.http.post(PATH, headers=child, json=order())
+    document = shown_in(answer)
+    receipt = sound_receipt(document, kiosk.ctx.receipt_key.public)
+    assert receipt.number("charged_msats") == COST_MSAT
+    assert "balance_after_msats" not in receipt.members
+    request_id = receipt.text("request_id")
+    for headers in (child, parent):
+        assert (await ask(kiosk, request_id, headers)).content == document
+    assert (await ask(kiosk, request_id, sibling)).status_code == 404
+
+
 async def test_a_hold_that_expired_has_one_too(kiosk: Kiosk) -> None:
     key, gate = await new_key(kiosk), Gate()
     kiosk.upstream.script(Script(gate=gate))
