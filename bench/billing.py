@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from bench import offsets, proof, starving
+from bench import failover, offsets, proof, starving
 
 PARTS: Final[Mapping[str, proof.Part]] = {
+    "failover": failover.prove,
     "offsets": offsets.prove,
     "starving": starving.prove,
 }

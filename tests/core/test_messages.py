@@ -144,6 +144,9 @@ def test_media_are_quoted_at_the_whole_context(block: dict[str, object]) -> None
         ({"messages": asked({"type": "web_search_tool_result", "content": []})}, "messages"),
         ({"messages": asked({"type": "compaction", "content": "x"})}, "messages"),
         ({"system": [{**FILE}]}, "system"),
+        ({"messages": asked({"type": []})}, "messages"),
+        ({"messages": asked({"type": "image", "source": {"type": {}}})}, "messages"),
+        ({"context_management": {"edits": [{"type": []}]}}, "context_management"),
         # caches that live longer than their price
         ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, "cache_control.ttl"),
         ({"tools": tool(cache_control={"type": "ephemeral", "ttl": "1h"})}, "cache_control.ttl"),

@@ -306,6 +306,18 @@ def test_nothing_an_upstream_says_raises(values: list[object], is_clean: bool) -
     assert COMMENT in end(USED, COST, COMMENT)
 
 
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_a_type_can_be_anything(kind: object) -> None:
+    metered = meter()
+    block = {"type": kind, "text": "a"}
+    said = [{"type": kind}, {"type": "content_block_start", "content_block": block}]
+    for value in said:
+        metered.feed(b"data: " + json.dumps(value).encode() + b"\n\n")
+    assert metered.tally.output_text_bytes == 1
+    body = json.dumps({"type": kind, "content": [block]}).encode()
+    assert meter_message(body, usage_cap=10).output_text_bytes == 1
+
+
 def test_what_is_nested_deeper_than_it_can_be_written() -> None:
     deep = b'{"type":"tool_use","name":"f","input":{"a":' + b"[" * 500 + b"]" * 500 + b"}}"
     metered = meter()

@@ -9,6 +9,7 @@ from tests.fakes.upstream_script import Fault, Gate, Script, error_event, failur
 
 ESTIMATED_MSAT: Final = 100 + 4 * 2 + 3 * 5  # "one two th", 14 bytes in, at the first one's price
 ROUNDS: Final = 6
+LEFT_ALONE_AFTER: Final = {"429 with Retry-After": 1, "503 persistent": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ CUT: Final = Must(
     asked=(1, 0),
 )
 FIRST: Final = Must(by="first", asked=(1, 0))
+USAGE: Final = b'"usage":{"prompt_tokens":900,"completion_tokens":900}'
 FILTERED: Final = b'data: {"error":{"message":"Filtered.","code":"content_filter"}}\n\n'
 
 FAULTS: Final[Sequence[FaultRow]] = (
@@ -129,36 +131,51 @@ FAULTS: Final[Sequence[FaultRow]] = (
     FaultRow(name="flapping", whole=lambda: failure(502), rounds=ROUNDS, once=True),
     FaultRow(
         name="accounting",
-        whole=lambda: Script(body=b'{"error":{"message":"no"}}'),
-        stream=lambda: Script(events=[error_event()]),
+        whole=lambda: Script(body=b'{"error":{"message":"no"},%s}' % USAGE),
+        stream=lambda: Script(events=[b'data: {"choices":[],%s}\n\n' % USAGE, error_event()]),
     ),
 )
 
 
-async def complaints_of(pair: Pair, row: FaultRow, *, stream: bool) -> list[str]:
-    """What is not as it must be, once that fault was met; nothing if all is well.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """What came of meeting a fault; `complaints` is empty if all is as it must be."""
+
+    found: str
+    complaints: list[str]
+
+
+async def meet(pair: Pair, row: FaultRow, *, stream: bool) -> Met:
+    """Meet that fault, in `rounds` requests one after the other.
 
     Of several rounds, each must be served, and the first upstream left alone once it is known.
     """
     pair.forget()
     script = (row.stream or row.whole) if stream else row.whole
     must = (row.must_stream or row.must) if stream else row.must
-    found: list[str] = []
+    complaints: list[str] = []
+    found = ""
     for number in range(row.rounds):
-        if row.once:
-            pair.first.script(*([script()] if number % 2 == 0 else []))
-        else:
+        if not row.once:
             pair.first.default = script()
+        elif number % 2 == 0:
+            pair.first.script(script())
         got = await pair.buy(stream=stream)
-        is_first_round = number == 0
-        expected = must if is_first_round or row.rounds == 1 else None
-        found += _complaints(got, expected, stream=stream)
-        if is_first_round:
-            found += _differs("asked", asked(pair), must.asked)
-    if row.rounds > 1 and not row.once:
-        limit = 1 if row.rounds == 2 else 5
-        found += [] if asked(pair)[0] <= limit else [f"the first was asked {asked(pair)[0]} times"]
-    return found
+        if number == 0:
+            found = _told(got)
+            complaints += _differs("asked", asked(pair), must.asked)
+            complaints += _complaints(got, must, stream=stream)
+        else:
+            complaints += _complaints(got, Must(by=got.by), stream=stream)
+    limit = LEFT_ALONE_AFTER.get(row.name)
+    if limit is not None and asked(pair)[0] > limit:
+        complaints.append(f"the first was asked {asked(pair)[0]} times")
+    return Met(found=found, complaints=complaints)
+
+
+def _told(got: Got) -> str:
+    by = "" if got.by is None else f" by {got.by}"
+    return f"{got.status}{by}, {got.said['outcome']}, {got.charged_msat} msat"
 
 
 def asked(pair: Pair) -> tuple[int, int]:
@@ -166,9 +183,7 @@ def asked(pair: Pair) -> tuple[int, int]:
     return len(pair.first.calls), len(pair.second.calls)
 
 
-def _complaints(got: Got, must: Must | None, *, stream: bool) -> list[str]:
-    if must is None:  # a later round: served by whoever, at the one price
-        must = Must(by=got.by)
+def _complaints(got: Got, must: Must, *, stream: bool) -> list[str]:
     found = _differs("status", got.status, must.status)
     found += _differs("answered by", got.by, must.by)
     found += _differs("code", got.code, must.code)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.failover.faults import FAULTS, complaints_of
+from tests.failover.faults import FAULTS, meet
 from tests.failover.pair import open_pair
 from tests.harness.till import ON_SQLITE
 
@@ -14,4 +14,4 @@ async def test_all_sixteen_faults(database_url: str, subtests: pytest.Subtests) 
         for row in FAULTS:
             for stream in (False, True):
                 with subtests.test(fault=row.name, stream=stream):
-                    assert await complaints_of(pair, row, stream=stream) == []
+                    assert (await meet(pair, row, stream=stream)).complaints == []

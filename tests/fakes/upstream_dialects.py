@@ -70,6 +70,52 @@ def _message(usage: Counts) -> dict[str, object]:
     }
 
 
+# ── responses ─────────────────────────────────────────────────────────────────────────────────
+
+
+def response_body(text: str = TEXT, usage: Counts = USAGE) -> Script:
+    """A whole response."""
+    return Script(body=json.dumps(_response("completed", text, usage)).encode())
+
+
+def response_events(text: str = TEXT, chunks: int = 3, usage: Counts = USAGE) -> list[bytes]:
+    """A response as events: what is created, `chunks` deltas, the text again, what ends it."""
+    said = pieces(text, chunks)
+    return [
+        event("response.created", sequence_number=0, response=_response("in_progress")),
+        *(
+            event("response.output_text.delta", sequence_number=number, delta=piece)
+            for number, piece in enumerate(said, 1)
+        ),
+        event("response.output_text.done", sequence_number=len(said) + 1, text=text),
+        event(
+            "response.completed",
+            sequence_number=len(said) + 2,
+            response=_response("completed", text, usage),
+        ),
+    ]
+
+
+def response_stream(*given: Any, **more: Any) -> Script:
+    """A streamed response; what `response_events` takes, and the fields of a `Script`."""
+    return _stream(response_events, given, more)
+
+
+def _response(status: str, text: str | None = None, usage: Counts = None) -> dict[str, object]:
+    part: dict[str, object] = {"type": "output_text", "text": text, "annotations": []}
+    message = {"type": "message", "role": "assistant", "content": [part]}
+    return {
+        "id": "resp_fake",
+        "object": "response",
+        "status": status,
+        "error": None,
+        "incomplete_details": None,
+        "model": "fake-model",
+        "output": [] if text is None else [message],
+        "usage": usage and {"input_tokens": usage[0], "output_tokens": usage[1]},
+    }
+
+
 def _stream(make: Any, given: Sequence[object], more: dict[str, Any]) -> Script:
     said = {name: more.pop(name) for name in ("text", "chunks", "usage") if name in more}
     return Script(events=make(*given, **said), **more)

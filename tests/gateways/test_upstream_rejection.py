@@ -23,7 +23,12 @@ from routstr.gateways.upstream_failure import (
     UpstreamTooLarge,
     answer_for,
 )
-from routstr.gateways.upstream_rejection import redacted, rejection
+from routstr.gateways.upstream_rejection import (
+    CLIENTS_CODES,
+    redacted,
+    rejection,
+    told_wait_s,
+)
 
 HOST = "api.upstream.example"
 ENVELOPE = json.dumps(
@@ -183,3 +188,58 @@ def test_each_failure_has_its_answer(
     error = answer_for(failure("reason", hold_id="hold_1"))
     assert type(error) is answer
     assert error.retry_after_s == 5
+
+
+# ── errors of the request in other clothes, and how long to wait ──────────────────────────────
+
+
+@pytest.mark.parametrize("status", [200, 403, 429, 500, 503])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "context_length_exceeded"},
+        {"code": "Content_Filter"},
+        {"code": None, "type": "prefill_not_supported"},
+        {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+        {"code": 403, "metadata": {"flagged_input": "…"}},
+    ],
+)
+def test_an_error_of_the_request_is_one_in_any_status(
+    status: int, error: dict[str, object]
+) -> None:
+    body = json.dumps({"error": {"message": "No.", **error}}).encode()
+    found = rejection(status, body, host=HOST, retry_after="7")
+    assert isinstance(found, UpstreamRejected)
+    assert (found.upstream_status, found.message) == (400, "No.")
+
+
+@pytest.mark.parametrize(
+    "code", ["rate_limit_exceeded", "insufficient_quota", "server_error", "invalid_api_key", None]
+)
+def test_an_error_of_the_upstream_is_none_of_the_request(code: str | None) -> None:
+    assert all(word == word.lower() for word in CLIENTS_CODES)
+    body = json.dumps({"error": {"message": "No.", "code": code}}).encode()
+    assert isinstance(rejection(429, body), UpstreamRateLimit)
+
+
+NOON = "Sun, 06 Nov 2044 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "date", "wait_s"),
+    [
+        (None, NOON, None),
+        ("7", None, 7),
+        ("Sun, 06 Nov 2044 12:00:30 GMT", NOON, 30),
+        ("Sun, 06 Nov 2044 11:00:30 GMT", NOON, 1),
+        ("Mon, 07 Nov 2044 12:00:30 GMT", NOON, 3_600),
+        (NOON, None, None),
+        (NOON, "yesterday", None),
+        ("Sun, 99 Nov 2044 12:00:30 GMT", NOON, None),
+        ("Sun, 06 Nov 2044 12:00:30 -0000", NOON, None),
+    ],
+)
+def test_a_date_to_wait_for_counts_from_the_answers_own(
+    retry_after: str | None, date: str | None, wait_s: int | None
+) -> None:
+    assert told_wait_s(retry_after, date) == wait_s

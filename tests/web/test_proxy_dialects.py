@@ -1,75 +1,36 @@
 """The paid road in dialects other than chat, over real HTTP: bytes, events, and what it cost."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
 
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import find_key
-from tests.fakes.upstream_dialects import (
-    event,
-    message_body,
-    message_events,
-    message_stream,
-)
-from tests.fakes.upstream_script import MODEL, Fault, Gate, Script, failure
+from tests.fakes.upstream_script import Fault, Gate, failure
 from tests.harness.funding import FundedKey, balance_msat, fund, told, usage_rows
-from tests.harness.shop import PROMPT, Shop, open_shop
+from tests.harness.shop import Shop, open_shop
 from tests.harness.till import ON_SQLITE
+from tests.web.voices import (
+    ESTIMATE,
+    EXACT,
+    FUNDS_MSAT,
+    MESSAGES,
+    RESPONSES,
+    TWO_PIECES,
+    Voice,
+    assert_charged,
+    comment_in,
+    events_in,
+)
 
-FUNDS_MSAT = 1_000_000
-EXACT = 100 + 10 * 2 + 5 * 5  # 10 tokens in, 5 out
-ESTIMATE = 100 + 4 * 2 + 4 * 5  # 14 bytes in, 13 out, four to a token
-TWO_PIECES = 100 + 4 * 2 + 3 * 5  # "one two th": the first two of three chunks
 SLICE_TOKENS = 20
 LONG = {"text": "0123456789abcdef" * 25, "chunks": 25, "usage": (10, 100)}
 
 pytestmark = ON_SQLITE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Voice:
-    """One dialect as its clients speak it."""
-
-    path: str
-    limit: str
-    asked: dict[str, object]
-    body: Callable[..., Script]
-    events: Callable[..., list[bytes]]
-    stream: Callable[..., Script]
-    last: str  # the event that carries the cost
-    ends: tuple[str, ...]  # the events after the text, from there on
-    usage: Callable[[dict[str, Any]], dict[str, Any]]  # in that event
-    cut: str  # the event after a failure
-    error: Callable[[dict[str, Any]], dict[str, Any]]  # in that event
-    stopped: Callable[[dict[str, Any]], object]  # why it ended, in `last`
-    budget: str  # that reason when the money ended
-
-    def order(self, **more: object) -> dict[str, object]:
-        return {"model": MODEL, self.limit: 100, **self.asked, **more}
-
-
-MESSAGES = Voice(
-    path="/v1/messages",
-    limit="max_tokens",
-    asked={"messages": [{"role": "user", "content": PROMPT}]},
-    body=message_body,
-    events=message_events,
-    stream=message_stream,
-    last="message_delta",
-    ends=("message_delta", "message_stop"),
-    usage=lambda last: last["usage"],
-    cut="error",
-    error=lambda last: last["error"],
-    stopped=lambda last: last["delta"]["stop_reason"],
-    budget="max_tokens",
-)
-VOICES = pytest.mark.parametrize("voice", [MESSAGES], ids=lambda voice: voice.path)
+VOICES = pytest.mark.parametrize("voice", [MESSAGES, RESPONSES], ids=lambda voice: voice.path)
 
 
 @pytest.fixture
@@ -88,37 +49,6 @@ async def streaming(
     async with shop.http.stream("POST", voice.path, headers=key.headers, json=body) as stream:
         assert stream.status_code == 200
         yield stream
-
-
-async def assert_charged(
-    shop: Shop, key: FundedKey, outcome: str, evidence: str, charged_msat: int
-) -> None:
-    await shop.quiet()
-    row = (await usage_rows(shop.ctx, key))[0]
-    assert (told(row)["outcome"], told(row)["evidence"]) == (outcome, evidence)
-    assert row.amount_msat == -charged_msat
-    assert await balance_msat(shop.ctx, key) == FUNDS_MSAT - charged_msat
-
-
-def events_in(text: str) -> list[dict[str, Any]]:
-    """The data of each event, whose name must be the type in it; comments apart."""
-    found = []
-    for each in text.split("\n\n"):
-        if each and not each.startswith(":"):
-            name, data = each.split("\n")
-            found.append(json.loads(data.removeprefix("data: ")))
-            assert name == f"event: {found[-1]['type']}"
-    return found
-
-
-def comment_in(text: str) -> dict[str, Any]:
-    """What the comment says, which stands just before the terminal event."""
-    *_, comment, terminal, rest = text.split("\n\n")
-    assert terminal.startswith("event: ")
-    assert rest == ""
-    said = json.loads(comment.removeprefix(": routstr "))
-    assert isinstance(said, dict)
-    return said
 
 
 # ── in good order ─────────────────────────────────────────────────────────────────────────────
@@ -249,8 +179,9 @@ async def test_when_the_money_ends_the_stream_ends_cleanly(shop: Shop, voice: Vo
     assert (told(row)["outcome"], told(row)["evidence"]) == ("budget_exhausted", "estimated")
     assert 0 < -row.amount_msat <= view.reserved_msat
     assert await balance_msat(shop.ctx, key) == view.reserved_msat + row.amount_msat
-    [last] = [each for each in events_in(text) if each["type"] in (voice.last, *BUDGET_ENDS)]
-    assert voice.stopped(last) == voice.budget
+    kind, reason = voice.budget
+    [last] = [each for each in events_in(text) if each["type"] == kind]
+    assert voice.stopped(last) == reason
     assert voice.usage(last)["cost"]["total_msats"] == -row.amount_msat
     assert comment_in(text)["cost"]["total_msats"] == -row.amount_msat
 
@@ -277,66 +208,3 @@ async def test_an_upstreams_refusal_keeps_its_words_and_costs_nothing(
     assert answer.json()["error"]["message"] == "prompt is too long"
     assert answer.json().get("type") == ("error" if voice is MESSAGES else None)
     await assert_charged(shop, key, "upstream_rejected", "none", 0)
-
-
-# ── messages alone ────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_message_is_refused_in_its_own_envelope(shop: Shop) -> None:
-    key = await shop.key(FUNDS_MSAT)
-    tools = [{"type": "web_search_20250305", "name": "web_search"}]
-    body = MESSAGES.order(tools=tools)
-    answer = await shop.http.post(MESSAGES.path, headers=key.headers, json=body)
-    assert (answer.status_code, answer.json()["type"]) == (400, "error")
-    assert answer.json()["error"]["code"] == "unsupported_parameter"
-    assert shop.upstream.calls == []
-
-
-async def test_the_upstreams_own_error_event_is_told_in_ours(shop: Shop) -> None:
-    key = await shop.key(FUNDS_MSAT)
-    error = {"type": "overloaded_error", "message": "Overloaded at api.example.org"}
-    shop.upstream.default = Script(events=[*message_events()[:3], event("error", error=error)])
-    answer = await shop.http.post(
-        MESSAGES.path, headers=key.headers, json=MESSAGES.order(stream=True)
-    )
-    assert "example.org" not in answer.text
-    assert events_in(answer.text)[-1]["error"]["code"] == "upstream_request_failed"
-    await assert_charged(shop, key, "cut_after_output", "estimated", TWO_PIECES)
-
-
-async def test_only_harmless_betas_pass(shop: Shop) -> None:
-    key = await shop.key(FUNDS_MSAT)
-    shop.upstream.default = message_body()
-    for given, passed in (
-        ("interleaved-thinking-2025-05-14,files-api-2025-04-14", "interleaved-thinking-2025-05-14"),
-        ("files-api-2025-04-14", None),
-    ):
-        headers = {**key.headers, "anthropic-beta": given}
-        await shop.http.post(MESSAGES.path, headers=headers, json=MESSAGES.order())
-        assert shop.upstream.calls[-1].headers.get("anthropic-beta") == passed
-    headers = {**key.headers, "anthropic-beta": "context-1m-2025-08-07"}
-    refused = await shop.http.post(MESSAGES.path, headers=headers, json=MESSAGES.order())
-    assert refused.json()["error"]["param"] == "anthropic-beta"
-    assert len(shop.upstream.calls) == 2
-
-
-async def test_counting_tokens_is_free_and_needs_a_key(shop: Shop) -> None:
-    path = f"{MESSAGES.path}/count_tokens"
-    key = await shop.key(0)
-    shop.upstream.default = Script(body=b'{"input_tokens": 14}')
-    body = {"model": MODEL, "messages": MESSAGES.asked["messages"]}
-    answer = await shop.http.post(path, headers=key.headers, json=body)
-    assert answer.status_code == 200
-    assert answer.content == b'{"input_tokens": 14}'
-    assert answer.headers["x-routstr-max-cost-msats"] == "0"
-    assert answer.headers["x-routstr-cost-msats"] == "0"
-    assert shop.upstream.calls[0].path == path
-    [row] = await usage_rows(shop.ctx, key)
-    assert row.amount_msat == 0
-    unknown = {"authorization": f"Bearer sk-{'0' * 64}"}
-    assert (await shop.http.post(path, headers=unknown, json=body)).status_code == 401
-    assert (await shop.http.post(path, json=body)).json()["error"]["code"] == "missing_api_key"
-    assert len(shop.upstream.calls) == 1
-
-
-BUDGET_ENDS = ("response.incomplete",)

@@ -84,7 +84,7 @@ BODIES = [
 ]
 HEADS = [
     Case(status=404, code="route_not_priced", path="/v1/unknown"),
-    Case(status=404, code="route_not_priced", path="/embeddings"),
+    Case(status=404, code="route_not_priced", path="/fine_tuning/jobs"),
     Case(status=404, code="route_not_priced", path="/v1/chat/completions/"),
     Case(status=415, code="unsupported_media_type", headers={"content-type": "text/plain"}),
     Case(

@@ -8,6 +8,7 @@ from routstr.core.dialects.chat import ChatDialect
 from routstr.core.dialects.completions import CompletionsDialect
 from routstr.core.dialects.images import EditDialect, GenerationDialect, VariationDialect
 from routstr.core.dialects.messages import CountTokensDialect, MessagesDialect
+from routstr.core.dialects.responses import ResponsesDialect
 from routstr.core.dialects.speech import SpeechDialect
 from routstr.core.dialects.transcripts import TranscriptionDialect, TranslationDialect
 from routstr.core.dialects.vectors import EmbeddingsDialect, ModerationsDialect, RerankDialect
@@ -21,6 +22,7 @@ _ALL: Final[tuple[Dialect, ...]] = (
     CompletionsDialect(),
     MessagesDialect(),
     CountTokensDialect(),
+    ResponsesDialect(),
     EmbeddingsDialect(),
     ModerationsDialect(),
     RerankDialect(),

@@ -12,8 +12,9 @@ import orjson
 
 from routstr.core.dialects.base import Media, StreamMeter
 from routstr.core.dialects.messages_answer import meter_message
-from routstr.core.dialects.messages_input import Prompt, prompt_of_content, prompt_of_messages
+from routstr.core.dialects.messages_input import prompt_of_content, prompt_of_messages
 from routstr.core.dialects.messages_stream import MessagesStreamMeter, error_event
+from routstr.core.dialects.prompt import Prompt
 from routstr.core.order import Medium, Order, bool_in, lowered_limits, model_id_in, output_limit_in
 from routstr.core.outcome import Tally
 from routstr.core.providers import COUNT_TOKENS, MESSAGES
@@ -42,7 +43,7 @@ READS: Final[Mapping[str, str]] = {fold(name): name for name in _READ}
 _MEDIA: Final[frozenset[Medium]] = frozenset({"image_input"})
 _OWN_TOOL: Final = re.compile(r"(?:bash|text_editor|computer|memory)_\d{8}")
 # Edits that only take away; others summarise, which is a call of its own.
-_EDITS: Final = frozenset({"clear_tool_uses_20250919", "clear_thinking_20251015"})
+_EDITS: Final = ("clear_tool_uses_20250919", "clear_thinking_20251015")
 
 
 class MessagesDialect:

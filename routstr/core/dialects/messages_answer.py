@@ -16,8 +16,8 @@ from routstr.core.usage import INSANE, messages_usage
 
 # The text in a block, and in a delta of one.
 _TEXT_FIELDS: Final = ("text", "thinking", "partial_json")
-_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-_HIDDEN: Final = frozenset({"redacted_thinking"})
+_CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
+_HIDDEN: Final = ("redacted_thinking",)
 
 
 def meter_message(body: bytes, *, usage_cap: int) -> Tally:

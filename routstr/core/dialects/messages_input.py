@@ -5,38 +5,23 @@ does not know could be any input, of any account, so it is refused.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from routstr.core.dialects.prompt import Prompt
 from routstr.core.unsupported import fold
 from routstr.errors import InvalidParameter, UnsupportedParameter
 
 _MESSAGE_FIELDS: Final = frozenset({"role", "content"})
 _TEXT_FIELDS: Final = ("text", "thinking", "title", "context", "source", "data", "name")
 # What is made of text alone, where its text may be among `_TEXT_FIELDS`.
-_TEXT_BLOCKS: Final = frozenset(
-    {"text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"}
+_TEXT_BLOCKS: Final = (
+    *("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"),
 )
-_MEDIA_BLOCKS: Final = frozenset({"image", "document"})
-_TEXT_SOURCES: Final = frozenset({"text", "content"})
-_MEDIA_SOURCES: Final = frozenset({"base64", "url"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """How much prompt something is: whether the body's bytes bound it, and its UTF-8 text."""
-
-    is_bounded: bool = True
-    text_bytes: int = 0
-
-    def __add__(self, other: "Prompt") -> "Prompt":
-        """Both together."""
-        return Prompt(
-            is_bounded=self.is_bounded and other.is_bounded,
-            text_bytes=self.text_bytes + other.text_bytes,
-        )
+_MEDIA_BLOCKS: Final = ("image", "document")
+_TEXT_SOURCES: Final = ("text", "content")
+_MEDIA_SOURCES: Final = ("base64", "url")
 
 
 def prompt_of_messages(value: object) -> Prompt:
