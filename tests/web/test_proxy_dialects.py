@@ -9,7 +9,7 @@ import pytest
 
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import find_key
-from tests.fakes.upstream_script import Fault, Gate, failure
+from tests.fakes.upstream_script import Fault, Gate, Script, failure
 from tests.harness.funding import FundedKey, balance_msat, fund, told, usage_rows
 from tests.harness.shop import Shop, open_shop
 from tests.harness.till import ON_SQLITE
@@ -27,6 +27,7 @@ from tests.web.voices import (
 )
 
 SLICE_TOKENS = 20
+DONE = b"data: [DONE]\n\n"
 LONG = {"text": "0123456789abcdef" * 25, "chunks": 25, "usage": (10, 100)}
 
 pytestmark = ON_SQLITE
@@ -140,6 +141,35 @@ async def test_a_cut_before_any_output_is_free(shop: Shop, voice: Voice) -> None
     assert events_in(answer.text)[-1]["type"] == voice.cut
     assert comment_in(answer.text)["cost"]["total_msats"] == 0
     await assert_charged(shop, key, "cut_before_output", "none", 0)
+
+
+@VOICES
+async def test_what_an_upstream_says_wrong_is_charged_as_its_row_says(
+    shop: Shop, voice: Voice, subtests: pytest.Subtests
+) -> None:
+    """Guarantees, section 2: the rows that depend on how a dialect says things."""
+    *said, terminal = voice.events()
+    rows = [
+        ("empty", "none", 0, voice.stream(text="", usage=(10, 0))),
+        ("empty", "none", 0, voice.stream(text="", usage=None)),
+        ("usage_insane", "estimated", ESTIMATE, voice.stream(usage=(10, -5))),
+        ("completed", "exact", EXACT, voice.stream(fault=Fault.BAD_EVENT, after=2)),
+        ("malformed", "estimated", ESTIMATE, voice.stream(fault=Fault.BAD_EVENT, usage=None)),
+        ("cut_after_output", "estimated", ESTIMATE, Script(events=[*said[:4], DONE])),
+        (voice.unfinished, *voice.unfinished_cost, Script(events=[*said, DONE])),
+        ("completed", "exact", EXACT, Script(events=[*said, terminal + DONE])),
+    ]
+    for outcome, evidence, charged_msat, script in rows:
+        with subtests.test(outcome=outcome, script=script):
+            key = await shop.key(FUNDS_MSAT)
+            shop.upstream.default = script
+            body = voice.order(stream=True)
+            answer = await shop.http.post(voice.path, headers=key.headers, json=body)
+            assert comment_in(answer.text)["cost"]["total_msats"] == charged_msat
+            is_cut = outcome.startswith("cut")
+            [last] = events_in(answer.text.split("\n\n")[-2])
+            assert last["type"] == (voice.cut if is_cut else voice.ends[-1])
+            await assert_charged(shop, key, outcome, evidence, charged_msat)
 
 
 @VOICES

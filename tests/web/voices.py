@@ -39,6 +39,8 @@ class Voice:
     cut: str  # the event after a failure
     error: Callable[[dict[str, Any]], dict[str, Any]]  # in that event
     stopped: Callable[[dict[str, Any]], object]  # why it ended, in `last`
+    unfinished: str  # what everything but the terminal event comes to
+    unfinished_cost: tuple[str, int]
     budget: tuple[str, str]  # the event and that reason when the money ended
 
     def order(self, **more: object) -> dict[str, object]:
@@ -58,6 +60,8 @@ MESSAGES = Voice(
     cut="error",
     error=lambda last: last["error"],
     stopped=lambda last: last["delta"]["stop_reason"],
+    unfinished="no_done",
+    unfinished_cost=("exact", EXACT),
     budget=("message_delta", "max_tokens"),
 )
 RESPONSES = Voice(
@@ -73,6 +77,8 @@ RESPONSES = Voice(
     cut="response.failed",
     error=lambda last: last["response"]["error"],
     stopped=lambda last: last["response"]["incomplete_details"]["reason"],
+    unfinished="cut_after_output",
+    unfinished_cost=("estimated", ESTIMATE),
     budget=("response.incomplete", "max_output_tokens"),
 )
 
