@@ -224,6 +224,19 @@ def refuse_dear_caches(body: Mapping[str, object], serialised: bytes) -> None:
         level += [inner for each in lists for inner in each]
 
 
+def refuse_file_ids(value: Mapping[str, object], param: str) -> None:
+    """Raise UnsupportedParameter if the object names stored files, in whatever spelling."""
+    if any(fold(name) in ("fileid", "fileids") and given for name, given in value.items()):
+        raise stored_input(param)
+
+
+def stored_input(param: str) -> UnsupportedParameter:
+    """What a reference to anything stored is refused with."""
+    return UnsupportedParameter(
+        "Stored input is not supported here: it may be that of any account.", param=param
+    )
+
+
 def fold(name: str) -> str:
     """The name as the laxest upstream may read it."""
     return name.casefold().replace("_", "").replace("-", "")

@@ -166,3 +166,23 @@ def test_tools_that_run_upstream_are_refused(tool: object, order_of: OrderOf) ->
     with pytest.raises(UnsupportedParameter) as refusal:
         order_of(tools=[{"type": "function"}, tool])
     assert refusal.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]},
+        {"role": "user", "content": [{"type": "input_file", "fileId": "file-1"}]},
+        {"role": "user", "content": "x", "file_ids": ["file-1"]},
+        {"role": "assistant", "audio": {"id": "audio_1"}},
+    ],
+)
+def test_stored_input_is_refused(message: object, order_of: OrderOf) -> None:
+    with pytest.raises(UnsupportedParameter, match="Stored") as refusal:
+        order_of(messages=[message])
+    assert refusal.value.param == "messages"
+
+
+def test_a_file_that_is_in_the_request_passes(order_of: OrderOf) -> None:
+    file = {"type": "file", "file": {"file_data": "data:", "file_id": None}}
+    assert order_of(messages=[{"role": "user", "content": [file]}]).input_unbounded

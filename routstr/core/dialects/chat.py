@@ -20,7 +20,13 @@ from routstr.core.order import (
 from routstr.core.outcome import Tally
 from routstr.core.receipt import Receipt, cost_members, splice_cost
 from routstr.core.strict_json import parse_strictly
-from routstr.core.unsupported import fold, refuse_dear_caches, refuse_unsupported
+from routstr.core.unsupported import (
+    fold,
+    refuse_dear_caches,
+    refuse_file_ids,
+    refuse_unsupported,
+    stored_input,
+)
 from routstr.core.usage import INSANE
 from routstr.errors import InvalidParameter
 
@@ -69,6 +75,9 @@ class ChatDialect:
         limit, limit_field = output_limit_in(value, LIMIT_FIELDS)
         tools = tools_bytes(value, "tools") + tools_bytes(value, "functions")
         is_unbounded = not all(_is_bounded(message) for message in messages)
+        if is_unbounded:
+            for message in messages:
+                _refuse_stored(message)
         return Order(
             model_id=model_id_in(value),
             stream=stream,
@@ -184,6 +193,19 @@ def _is_text_part(part: object) -> bool:
         and part.get("type") in ("text", "refusal")
         and part.keys() <= _TEXT_PART_FIELDS
     )
+
+
+def _refuse_stored(message: Mapping[str, object]) -> None:
+    """Raises UnsupportedParameter for a file or a sound that only the upstream has."""
+    refuse_file_ids(message, "messages")
+    audio, content = message.get("audio"), message.get("content")
+    if isinstance(audio, dict) and audio.get("id") is not None:
+        raise stored_input("messages")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict):
+            for value in (part, *part.values()):
+                if isinstance(value, dict):
+                    refuse_file_ids(value, "messages")
 
 
 def _text_bytes(message: Mapping[str, object]) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from routstr.core.dialects.prompt import Prompt
-from routstr.core.unsupported import fold
+from routstr.core.unsupported import refuse_file_ids
 from routstr.errors import InvalidParameter, UnsupportedParameter
 
 _MESSAGE_FIELDS: Final = frozenset({"role", "content"})
@@ -54,8 +54,7 @@ def prompt_of_content(value: object, param: str) -> Prompt:
 
 def _prompt_of_block(block: Mapping[str, object], param: str) -> Prompt:
     kind = block.get("type")
-    if any(fold(name) == "fileid" for name in block):
-        raise _stored(param)
+    refuse_file_ids(block, param)
     prompt = Prompt(text_bytes=sum(_texts(block)))
     if kind in _MEDIA_BLOCKS:
         return prompt + _prompt_of_source(block.get("source"), param)
@@ -75,8 +74,7 @@ def _prompt_of_source(source: object, param: str) -> Prompt:
     if not isinstance(source, dict):
         raise InvalidParameter(f"source in {param} must be an object.", param=param)
     kind = source.get("type")
-    if kind == "file" or any(fold(name) == "fileid" for name in source):
-        raise _stored(param)
+    refuse_file_ids(source, param)
     if kind in _MEDIA_SOURCES:
         return Prompt(is_bounded=False)
     if kind not in _TEXT_SOURCES:
@@ -93,9 +91,3 @@ def _texts(block: Mapping[str, object]) -> Iterator[int]:
         text = block.get(name)
         if isinstance(text, str):
             yield len(text.encode())
-
-
-def _stored(param: str) -> UnsupportedParameter:
-    return UnsupportedParameter(
-        "Stored files are not supported here: they may be those of any account.", param=param
-    )

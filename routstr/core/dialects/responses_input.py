@@ -9,7 +9,7 @@ from typing import Final
 
 from routstr.core.dialects.prompt import Prompt
 from routstr.core.order import Medium
-from routstr.core.unsupported import fold
+from routstr.core.unsupported import refuse_file_ids, stored_input
 from routstr.errors import InvalidParameter, UnsupportedParameter
 
 INPUT: Final = "input"
@@ -62,7 +62,7 @@ def _kind_of(item: Mapping[str, object]) -> str:
     if kind is None and "role" in item:
         return "message"
     if kind is None or kind == "item_reference":
-        raise _stored()
+        raise stored_input(INPUT)
     if not isinstance(kind, str) or kind not in _PARTS:
         raise UnsupportedParameter(
             f"Items of type {kind} are not supported here: nothing bounds what they add.",
@@ -90,8 +90,7 @@ def _parts_of(kind: str, item: Mapping[str, object]) -> Iterator[object]:
 
 def _prompt_of_part(part: Mapping[str, object], media: set[Medium]) -> Prompt:
     kind = part.get("type")
-    if any(fold(name) == "fileid" and part[name] is not None for name in part):
-        raise _stored()
+    refuse_file_ids(part, INPUT)
     medium = _MEDIA_PARTS.get(kind) if isinstance(kind, str) else None
     if medium is not None:
         media.add(medium)
@@ -107,9 +106,3 @@ def _prompt_of_part(part: Mapping[str, object], media: set[Medium]) -> Prompt:
 def _text_bytes(value: Mapping[str, object]) -> int:
     texts = (value.get(name) for name in _TEXTS)
     return sum(len(text.encode()) for text in texts if isinstance(text, str))
-
-
-def _stored() -> UnsupportedParameter:
-    return UnsupportedParameter(
-        "Stored input is not supported here: it may be that of any account.", param=INPUT
-    )
