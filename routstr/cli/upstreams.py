@@ -43,6 +43,9 @@ New = Annotated[
     bool | None, typer.Option("--sell-new/--pick", help="New models: sold at once, or not.")
 ]
 Version = Annotated[str | None, typer.Option("--api-version", help="Where it wants one.")]
+Local = Annotated[
+    bool | None, typer.Option("--local/--public", help="On your own network; may be plain http.")
+]
 Paths = Annotated[
     list[str] | None, typer.Option("--path", help="It speaks only this path (repeat it).")
 ]
@@ -129,6 +132,7 @@ def add(
     weight: Weight = None,
     sells_new: New = None,
     api_version: Version = None,
+    local: Local = None,
     paths: Paths = None,
 ) -> None:
     """Resell another API, and ask it for its models."""
@@ -140,6 +144,7 @@ def add(
         margin_percent=percent(margin),
         weight=weight,
         sells_new=sells_new,
+        is_local=local,
         paths=paths or None,
     )
     typer.echo(asyncio.run(_add(quiet_settings(), slug, wish)))
@@ -171,6 +176,7 @@ def set_(
     sells_new: New = None,
     enabled: Annotated[bool | None, typer.Option("--enable/--disable")] = None,
     api_version: Version = None,
+    local: Local = None,
     paths: Paths = None,
 ) -> None:
     """Change what is said; the rest stays."""
@@ -183,6 +189,7 @@ def set_(
         weight=weight,
         sells_new=sells_new,
         enabled=enabled,
+        is_local=local,
         paths=paths or None,
     )
     asyncio.run(_set(quiet_settings(), slug, wish, name))

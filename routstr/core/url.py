@@ -6,6 +6,7 @@ fragment, backslash, dot segments, numeric hosts, control characters) is refused
 """
 
 import re
+from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
@@ -32,6 +33,11 @@ _IPV4_DENIED: Final = tuple(
         "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
     )
 )  # fmt: skip
+_IPV4_LOCAL: Final = tuple(
+    IPv4Network(network)
+    for network in ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+)
+_IPV6_LOCAL: Final = IPv6Network("fc00::/7")
 _IPV6_ALLOWED: Final = IPv6Network("2000::/3")
 _IPV6_DENIED: Final = tuple(
     IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
@@ -48,21 +54,29 @@ def canonical_mint_url(text: str, *, allow_loopback_http: bool) -> str:
     https (http only for a loopback host, when allowed), lower-case IDNA host, no default port, no
     trailing `/`, path kept. Raises BadUrl. Source: NUT-00 and ecash.md section 7.
     """
+    return _canonical(text, http_to=lambda host: allow_loopback_http and is_loopback_host(host))
+
+
+def _canonical(text: str, *, http_to: Callable[[str], bool]) -> str:
     scheme, authority, path = _split(text)
     host, port = _host_and_port(authority)
-    if scheme == "http" and not (allow_loopback_http and is_loopback_host(host)):
+    if scheme == "http" and not http_to(host):
         raise BadUrl("only https is accepted")
     shown_port = "" if port in (None, DEFAULT_PORTS[scheme]) else f":{port}"
     return f"{scheme}://{host}{shown_port}{_canonical_path(path)}"
 
 
-def upstream_base(text: str, *, allow_loopback_http: bool) -> str:
+def upstream_base(text: str, *, allow_loopback_http: bool, is_local: bool = False) -> str:
     """The base of an upstream's API: a mint URL's rules, and `/v1` where no path is given.
 
     `https://api.example.com` means `https://api.example.com/v1`, the base every OpenAI-compatible
-    server documents; any path of the operator's own is kept as it is. Raises BadUrl.
+    server documents; any path of the operator's own is kept as it is. One that `is_local` may be
+    plain http: whoever connects to it must hold its address to `is_local_address`. Raises BadUrl.
     """
-    url = canonical_mint_url(text, allow_loopback_http=allow_loopback_http)
+    url = _canonical(
+        text,
+        http_to=lambda host: is_local or (allow_loopback_http and is_loopback_host(host)),
+    )
     has_path = "/" in url.partition("://")[2]
     return url if has_path else f"{url}/v1"
 
@@ -91,6 +105,27 @@ def is_loopback_address(ip: str) -> bool:
         return IPv4Address(ip).is_loopback
     except AddressValueError:
         return ip == "::1"
+
+
+def is_local_address(ip: str) -> bool:
+    """Is this an address of the operator's own network, or of this machine?
+
+    Private IPv4 (RFC 1918), the shared range that overlay networks use (RFC 6598), unique local
+    IPv6 (RFC 4193), loopback. Never link-local, where clouds keep their secrets (169.254/16).
+    """
+    try:
+        ipv4 = IPv4Address(ip)
+    except AddressValueError:
+        return ip == "::1" or _is_unique_local(ip)
+    return any(ipv4 in network for network in _IPV4_LOCAL)
+
+
+def _is_unique_local(ip: str) -> bool:
+    try:
+        ipv6 = IPv6Address(ip)
+    except AddressValueError:
+        return False
+    return ipv6.scope_id is None and ipv6 in _IPV6_LOCAL
 
 
 def is_forbidden_address(ip: str) -> bool:

@@ -184,15 +184,18 @@ async def ask_models(ctx: Context, row: UpstreamRow) -> str | None:
 
 def config_of(ctx: Context, row: UpstreamRow) -> UpstreamConfig | None:
     """How to reach a stored upstream; None when its key or URL cannot be used any more."""
+    is_local = row.provider_settings.get("local") is True
+    may_loop = ctx.facts.allow_loopback_http
     try:
         return UpstreamConfig(
             id=row.id,
             slug=row.slug,
             provider_type=row.provider_type if row.provider_type in PROVIDERS else GENERIC,
-            base_url=upstream_base(row.base_url, allow_loopback_http=ctx.facts.allow_loopback_http),
+            base_url=upstream_base(row.base_url, allow_loopback_http=may_loop, is_local=is_local),
             api_key=Secret(opened_key(ctx.wallet.vault, row.id, row.sealed_key)),
             api_version=row.api_version,
-            allow_loopback_http=ctx.facts.allow_loopback_http,
+            allow_loopback_http=may_loop,
+            is_local=is_local,
         )
     except (CannotOpen, BadUrl) as error:
         log.error("upstream_unusable", upstream=row.slug, error_type=type(error).__name__)

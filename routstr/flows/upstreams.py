@@ -20,6 +20,7 @@ from routstr.flows.context import Context
 from routstr.gateways.listing import ID_CHARS_MAX
 from routstr.gateways.upstream_config import BUILT_IN
 from routstr.ledger.rates import RemoveRoute, SaveRoute
+from routstr.ledger.reads_catalog import UpstreamRow, stored_upstreams
 from routstr.ledger.upstreams import AddUpstream, ChangeUpstream, RemoveUpstream, SetModel
 
 ALIASES_MAX: Final = 32
@@ -33,7 +34,10 @@ _SOMEWHERE: Final = "https://some.example"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamWish:
-    """What the operator says of an upstream; None leaves it as it is, or at its default."""
+    """What the operator says of an upstream; None leaves it as it is, or at its default.
+
+    One that `is_local` is on his own network: it may be plain http, and nothing else is called.
+    """
 
     provider_type: str | None = None
     base_url: str | None = None
@@ -43,6 +47,7 @@ class UpstreamWish:
     weight: int | None = None
     sells_new: bool | None = None
     enabled: bool | None = None
+    is_local: bool | None = None
     paths: Sequence[str] | None = None
 
 
@@ -54,19 +59,19 @@ async def add_upstream(ctx: Context, slug: str, wish: UpstreamWish) -> str:
     base_url = wish.base_url or PROVIDERS[kind].base_url
     if not base_url:
         raise InvalidParameter("Say the base URL of that upstream.", param="base_url")
-    checked = _checked(ctx, wish)
+    _checked(wish)
     return await ctx.ledger.submit(
         AddUpstream(
             upstream_id=ctx.new_id("up"),
             slug=_slug(slug),
             provider_type=kind,
-            base_url=_base(ctx, base_url),
+            base_url=_base(ctx, base_url, is_local=wish.is_local is True),
             api_key=_key(wish.api_key or ""),
             api_version=wish.api_version,
             fee_ppm=0 if wish.margin_percent is None else margin_ppm(wish.margin_percent),
             weight=wish.weight or 0,
             sells_new=True if wish.sells_new is None else wish.sells_new,
-            provider_settings=_settings_of(checked),
+            provider_settings=_settings(wish, {}),
         )
     )
 
@@ -75,7 +80,15 @@ async def change_upstream(
     ctx: Context, slug: str, wish: UpstreamWish, *, new_slug: str | None = None
 ) -> None:
     """Change what the wish says. Raises InvalidParameter, NotFound."""
-    changes = _checked(ctx, wish)
+    changes = _checked(wish)
+    row = next((each for each in await _upstreams(ctx) if each.slug == slug), None)
+    known = {} if row is None else row.provider_settings
+    settings = _settings(wish, known)
+    if settings != known:
+        changes["provider_settings"] = settings
+    if row is not None and (wish.base_url is not None or wish.is_local is not None):
+        is_local = settings.get("local") is True
+        changes["base_url"] = _base(ctx, wish.base_url or row.base_url, is_local=is_local)
     if new_slug is not None:
         changes["slug"] = _slug(new_slug)
     key = None if wish.api_key is None else _key(wish.api_key)
@@ -87,14 +100,12 @@ async def remove_upstream(ctx: Context, slug: str) -> bool:
     return await ctx.ledger.submit(RemoveUpstream(slug=slug))
 
 
-def _checked(ctx: Context, wish: UpstreamWish) -> dict[str, object]:
+def _checked(wish: UpstreamWish) -> dict[str, object]:
     changes: dict[str, object] = {}
     if wish.provider_type is not None:
         if wish.provider_type not in PROVIDERS:
             raise InvalidParameter(f"The kind is one of {', '.join(PROVIDERS)}.", param="type")
         changes["provider_type"] = wish.provider_type
-    if wish.base_url is not None:
-        changes["base_url"] = _base(ctx, wish.base_url)
     if wish.api_version is not None:
         changes["api_version"] = _key(wish.api_version) or None
     if wish.margin_percent is not None:
@@ -105,19 +116,24 @@ def _checked(ctx: Context, wish: UpstreamWish) -> dict[str, object]:
         changes["sells_new"] = wish.sells_new
     if wish.enabled is not None:
         changes["enabled"] = wish.enabled
-    if wish.paths is not None:
-        unknown = set(wish.paths) - EVERY_PATH
-        if unknown:
-            raise InvalidParameter(
-                f"The paths are of {', '.join(sorted(EVERY_PATH))}.", param="paths"
-            )
-        changes["provider_settings"] = {"paths": sorted(wish.paths)} if wish.paths else {}
     return changes
 
 
-def _settings_of(changes: Mapping[str, object]) -> Mapping[str, object] | None:
-    settings = changes.get("provider_settings")
-    return settings if isinstance(settings, dict) else None
+def _settings(wish: UpstreamWish, known: Mapping[str, object]) -> dict[str, object]:
+    """What is kept beside the columns: whether it is local, and what it speaks if that is said."""
+    settings = dict(known)
+    if wish.is_local is not None:
+        settings["local"] = wish.is_local
+    if wish.paths is not None:
+        if set(wish.paths) - EVERY_PATH:
+            raise InvalidParameter(f"Paths are {', '.join(sorted(EVERY_PATH))}.", param="paths")
+        settings["paths"] = sorted(wish.paths)
+    return settings
+
+
+async def _upstreams(ctx: Context) -> Sequence[UpstreamRow]:
+    async with ctx.database.reading() as connection:
+        return await stored_upstreams(connection)
 
 
 # ── models ────────────────────────────────────────────────────────────────────────────────────
@@ -279,9 +295,10 @@ def _slug(text: str) -> str:
     return text
 
 
-def _base(ctx: Context, text: str) -> str:
+def _base(ctx: Context, text: str, *, is_local: bool) -> str:
+    may_loop = ctx.facts.allow_loopback_http
     try:
-        return upstream_base(text, allow_loopback_http=ctx.facts.allow_loopback_http)
+        return upstream_base(text, allow_loopback_http=may_loop, is_local=is_local)
     except BadUrl as error:
         raise InvalidParameter(
             f"That base URL cannot be used: {error}.", param="base_url"

@@ -15,6 +15,7 @@ from routstr.core.providers import PROVIDERS
 from routstr.core.url import (
     host_of,
     is_forbidden_address,
+    is_local_address,
     is_loopback_address,
     is_loopback_host,
     joined,
@@ -41,17 +42,18 @@ class ModelLists:
 
     async def fetch(self, upstream: UpstreamConfig) -> list[ListedModel]:
         """What `upstream` lists now. Raises NoListing."""
-        is_loopback = upstream.allow_loopback_http and is_loopback_host(host_of(upstream.base_url))
         is_anthropic = PROVIDERS[upstream.provider_type].listing == "anthropic"
         url = URL(joined(upstream.base_url, "/models"), encoded=True)
         if is_anthropic:
             url = url.with_query(ANTHROPIC_QUERY)
+        elif upstream.api_version is not None:
+            url = url.with_query({"api-version": upstream.api_version})
         try:
             async with (
                 asyncio.timeout(self._total_s),
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
-                        socket_factory=lambda info: _judged(info, is_loopback=is_loopback)
+                        socket_factory=lambda info: _judged(info, upstream)
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     trust_env=False,
@@ -83,11 +85,17 @@ def _headers(upstream: UpstreamConfig) -> dict[str, str]:
     return headers
 
 
-def _judged(info: aiohttp.AddrInfoType, *, is_loopback: bool) -> socket.socket:
+def _judged(info: aiohttp.AddrInfoType, upstream: UpstreamConfig) -> socket.socket:
     """The socket for one resolved address, refused if nobody may call it."""
     family, kind, protocol, _, address = info
     ip = str(address[0])
-    if (not is_loopback_address(ip)) if is_loopback else is_forbidden_address(ip):
+    if upstream.is_local:
+        forbidden = not is_local_address(ip)
+    elif upstream.allow_loopback_http and is_loopback_host(host_of(upstream.base_url)):
+        forbidden = not is_loopback_address(ip)
+    else:
+        forbidden = is_forbidden_address(ip)
+    if forbidden:
         raise OSError("this address may not be called")
     return socket.socket(family, kind, protocol)
 

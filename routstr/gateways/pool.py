@@ -247,4 +247,5 @@ def client_of(config: UpstreamConfig) -> UpstreamClient:
         provider_type=config.provider_type,
         api_version=config.api_version,
         allow_loopback_http=config.allow_loopback_http,
+        is_local=config.is_local,
     )

@@ -20,6 +20,7 @@ from yarl import URL
 from routstr.core.url import (
     host_of,
     is_forbidden_address,
+    is_local_address,
     is_loopback_address,
     is_loopback_host,
     joined,
@@ -81,9 +82,13 @@ class UpstreamClient:
         provider_type: str = "",
         api_version: str | None = None,
         allow_loopback_http: bool = False,
+        is_local: bool = False,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        self._base = upstream_base(base_url, allow_loopback_http=allow_loopback_http)
+        self._base = upstream_base(
+            base_url, allow_loopback_http=allow_loopback_http, is_local=is_local
+        )
+        self._is_local = is_local
         self._host = host_of(self._base)
         self._is_loopback = allow_loopback_http and is_loopback_host(self._host)
         if not is_clean_value(api_key.reveal()):
@@ -184,7 +189,12 @@ class UpstreamClient:
         """
         family, kind, protocol, _, address = info
         ip = str(address[0])
-        forbidden = (not is_loopback_address(ip)) if self._is_loopback else is_forbidden_address(ip)
+        if self._is_local:
+            forbidden = not is_local_address(ip)
+        elif self._is_loopback:
+            forbidden = not is_loopback_address(ip)
+        else:
+            forbidden = is_forbidden_address(ip)
         if forbidden:
             raise OSError("this address may not be called")
         return socket.socket(family, kind, protocol)

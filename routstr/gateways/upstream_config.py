@@ -13,7 +13,8 @@ BUILT_IN: Final = "upstream"
 class UpstreamConfig:
     """One upstream, as the catalog of the moment has it; `base_url` is canonical.
 
-    `provider_type` says how a key is shown and how models are listed (`core.providers`).
+    One that `is_local` is on the operator's own network, and nowhere else. `provider_type` says how
+    a key is shown and how models are listed (`core.providers`).
     """
 
     id: str
@@ -23,3 +24,4 @@ class UpstreamConfig:
     api_key: Secret = field(default_factory=lambda: Secret(""), repr=False)
     api_version: str | None = None
     allow_loopback_http: bool = False
+    is_local: bool = False

@@ -9,6 +9,7 @@ from routstr.core.url import (
     canonical_mint_url,
     host_of,
     is_forbidden_address,
+    is_local_address,
     is_loopback_host,
     joined,
     upstream_base,
@@ -224,3 +225,29 @@ def test_no_address_that_python_calls_private_is_open(ip: object) -> None:
 @given(st.text(max_size=50))
 def test_no_text_raises(text: str) -> None:
     assert is_forbidden_address(text) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "ip",
+    ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.20", "100.64.0.9", "127.0.0.1", "::1",
+     "fd00::1"],
+)  # fmt: skip
+def test_the_operators_own_network(ip: str) -> None:
+    assert is_local_address(ip)
+    assert is_forbidden_address(ip)
+
+
+@pytest.mark.parametrize(
+    "ip",
+    ["169.254.169.254", "172.32.0.1", "8.8.8.8", "0.1.2.3", "2600::1", "fe80::1", "fd00::1%eth0",
+     "::ffff:10.0.0.1", "64:ff9b::a00:1", "10.1", "", "gpu.lan"],
+)  # fmt: skip
+def test_what_is_not_of_it(ip: str) -> None:
+    assert not is_local_address(ip)
+
+
+def test_a_local_upstream_may_be_plain_http() -> None:
+    url = "http://gpu.lan:8000"
+    assert upstream_base(url, allow_loopback_http=False, is_local=True) == f"{url}/v1"
+    with pytest.raises(BadUrl):
+        upstream_base(url, allow_loopback_http=True)

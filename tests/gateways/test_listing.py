@@ -146,7 +146,8 @@ async def test_each_kind_is_shown_the_key_in_its_own_way(lister: FakeLister) -> 
     assert [each.id for each in await lists.fetch(config(lister.base_url))] == ["m"]
     await lists.fetch(config(lister.base_url, "anthropic"))
     await lists.fetch(config(lister.base_url, "ollama", api_key=Secret("")))
-    openai, anthropic, ollama = lister.seen
+    assert await lists.fetch(config(lister.base_url, allow_loopback_http=False, is_local=True))
+    openai, anthropic, ollama, _ = lister.seen
     assert openai.path_qs == "/v1/models"
     assert openai.headers["authorization"] == "Bearer the-key"
     assert (anthropic.headers["x-api-key"], anthropic.query["limit"]) == ("the-key", "1000")
@@ -162,6 +163,8 @@ async def test_what_an_upstream_may_not_do(lister: FakeLister) -> None:
         (lister.base_url.replace("127.0.0.1", "localhost"), {"allow_loopback_http": False}),
         ("https://10.0.0.1/v1", {}),
         ("https://169.254.169.254/v1", {}),
+        ("http://169.254.169.254/v1", {"is_local": True}),
+        ("http://8.8.8.8/v1", {"is_local": True}),
     ]
     for base_url, more in places:
         with pytest.raises(NoListing):

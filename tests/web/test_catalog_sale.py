@@ -40,6 +40,7 @@ async def test_from_the_key_of_an_upstream_to_a_paid_answer(desk: Desk) -> None:
             base_url=upstream.base_url,
             api_key="node-key",
             margin_percent=Decimal("12.5"),
+            is_local=True,
         )
         await add_upstream(desk.ctx, "mine", wish)
         await refresh(desk.ctx)
