@@ -34,6 +34,7 @@ def config(upstream: FakeUpstream, **more: str) -> UpstreamConfig:
         base_url=upstream.base_url,
         api_key=Secret(KEY),
         allow_loopback_http=True,
+        is_local=False,
         **more,
     )
 
