@@ -23,6 +23,8 @@ from routstr.flows.turns import ACCOUNT, ASKED_AGAIN, Turns
 from routstr.gateways.upstream import Deadlines, UpstreamReply
 from routstr.gateways.upstream_failure import (
     UpstreamFailure,
+    UpstreamGarbled,
+    UpstreamLost,
     UpstreamNotSent,
     UpstreamSlow,
     answer_for,
@@ -59,7 +61,7 @@ async def _attempt(
         error = gone(stop.ending)
         raise await _given_up(ctx, exchange, purchase, reserved, stop.ending, error) from stop
     except UpstreamFailure as failure:
-        turns.failed(failure.kind)
+        turns.failed(failure.kind, is_unreachable=_is_unreachable(failure))
         if turns.go_on(same=isinstance(failure, UpstreamNotSent)):
             return False
         slow = isinstance(failure, UpstreamSlow)
@@ -79,6 +81,12 @@ async def _attempt(
     finally:
         exchange.when_stopped(None)
         reply.close()
+
+
+def _is_unreachable(failure: UpstreamFailure) -> bool:
+    """Whether nobody there can be asked for anything; slow or garbled may be one model alone."""
+    is_answer = isinstance(failure, UpstreamGarbled | UpstreamSlow)
+    return isinstance(failure, UpstreamNotSent | UpstreamLost) and not is_answer
 
 
 class _Stopped(Exception):

@@ -20,7 +20,7 @@ from routstr.flows.candidates import spread
 from routstr.flows.catalog import Candidate
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
-from routstr.gateways.pool import Attempt
+from routstr.gateways.pool import Attempt, Target
 
 log = structlog.get_logger()
 
@@ -75,17 +75,16 @@ class Turns:
         self._pool.budget.note_request(self._ctx.monotonic_s())
         if self._begin_first():
             return
-        by_id = {each.upstream_id: each for each in self._left}
-        for upstream_id in self._pool.soonest(by_id):
-            if self._begin(by_id[upstream_id], is_forced=True):
-                return
-        wait_s = int(self._pool.wait_s(by_id)) + 1
-        kind = UpstreamRateLimit if self._pool.is_limited(by_id) else UpstreamUnavailable
-        raise kind(retry_after_s=wait_s)
+        soonest = sorted(self._left, key=self._open_for_s)
+        if any(self._begin(each, is_forced=True) for each in soonest):
+            return
+        is_limited = any(self._pool.is_limited(target_of(each)) for each in soonest)
+        kind = UpstreamRateLimit if is_limited else UpstreamUnavailable
+        raise kind(retry_after_s=int(self._open_for_s(soonest[0])) + 1)
 
     def has_other(self) -> bool:
         """Whether somebody else could be asked, if this attempt came to nothing."""
-        return self._may_retry() and any(self._pool.admits(each.upstream_id) for each in self._left)
+        return self._may_retry() and any(self._pool.admits(target_of(each)) for each in self._left)
 
     def go_on(self, *, same: bool = False) -> bool:
         """Begin the next attempt, if there is any; `same`: the same upstream is worth another."""
@@ -117,7 +116,7 @@ class Turns:
         return any(self._begin(each) for each in list(self._left))
 
     def _begin(self, candidate: Candidate, *, is_forced: bool = False) -> bool:
-        attempt = self._pool.begin(candidate.upstream_id, is_forced=is_forced)
+        attempt = self._pool.begin(target_of(candidate), is_forced=is_forced)
         if attempt is None:
             return False
         self.close()
@@ -126,6 +125,9 @@ class Turns:
         self.candidate, self.attempt, self._is_begun = candidate, attempt, True
         self._exchange.provider = attempt.slug
         return True
+
+    def _open_for_s(self, candidate: Candidate) -> float:
+        return self._pool.open_for_s(target_of(candidate))
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -137,11 +139,14 @@ class Turns:
         reason: str,
         *,
         status: int | None = None,
+        is_unreachable: bool = False,
         told_wait_s: float | None = None,
         is_final: bool = False,
     ) -> None:
         """This attempt failed, for a reason that names nobody's address, key or content."""
-        self.attempt.failed(reason, told_wait_s=told_wait_s, is_final=is_final)
+        self.attempt.failed(
+            reason, is_unreachable=is_unreachable, told_wait_s=told_wait_s, is_final=is_final
+        )
         tried: Mapping[str, str] = {"upstream": self.attempt.slug, "failure": reason}
         self._exchange.tried.append(tried)
         log.warning(
@@ -166,6 +171,11 @@ class Turns:
         """The present attempt is over."""
         if self._is_begun:
             self.attempt.close()
+
+
+def target_of(candidate: Candidate) -> Target:
+    """What is asked."""
+    return Target(upstream_id=candidate.upstream_id, model_id=candidate.forwarded_model_id)
 
 
 def came_to_nothing(verdict: Verdict, tally: Tally) -> bool:

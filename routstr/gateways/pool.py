@@ -1,12 +1,14 @@
-"""The upstreams in use: each with connections, a breaker and a state of health of its own.
+"""The upstreams in use: each with connections, breakers and a state of health of its own.
 
-Laws: a slow upstream never slows another, because they share nothing. An upstream whose
+Laws: a slow upstream never slows another, because they share nothing. One that cannot be reached,
+or refuses the operator's account, is left alone as a whole; one that fails at a model, or limits
+its rate, is left alone for that model. An upstream whose
 configuration changed is a new one, with a clean record; what runs on the old one ends there, and
 then its connections are closed. Nobody is asked but through an `Attempt`, which tells how it went.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -23,20 +25,32 @@ from routstr.gateways.upstream_config import UpstreamConfig
 log = structlog.get_logger()
 
 LIMITED: Final = "status_429"
+WHOLE, MODEL = 0, 1  # the breakers of an attempt
 LATENCY_WEIGHT: Final = 0.2  # of the newest answer in the moving average
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A model at an upstream, under the upstream's own name for it."""
+
+    upstream_id: str
+    model_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamHealth:
     """How one upstream is: for pages, never for decisions.
 
-    `failures` counts those in a row, `latency_s` is a moving average of the time to an answer's
-    head (None before the first), `open_for_s` the rest of a pause, `running` requests under way.
+    `state` and `open_for_s` (the rest of a pause) are the upstream's as a whole, `paused_models`
+    those of its models that are left alone. `failures` counts those in a row, `latency_s` is a
+    moving average of the time to an answer's head (None before the first), `running` counts
+    requests under way.
     """
 
     id: str
     slug: str
     state: State
+    paused_models: tuple[str, ...]
     failures: int
     last_failure: str | None
     last_failure_age_s: float | None
@@ -48,10 +62,11 @@ class UpstreamHealth:
 class Attempt:
     """One request to one upstream. Tell how it went, as often as something is known; then close."""
 
-    def __init__(self, member: "_Member", now_s: Callable[[], float]) -> None:
+    def __init__(self, member: "_Member", model_id: str, now_s: Callable[[], float]) -> None:
         self._member = member
         self._now_s = now_s
-        self._ticket = member.breaker.enter()
+        self._breakers = member.breakers(model_id)
+        self._tickets = [breaker.enter() for breaker in self._breakers]
         self._started_s = now_s()
         self._is_closed = False
         member.running += 1
@@ -76,24 +91,44 @@ class Attempt:
 
     def succeeded(self) -> None:
         """It gave output, or another answer that is no failure of its own."""
-        self._ticket = self._member.breaker.succeeded(self._ticket, self._now_s())
+        for place in range(len(self._breakers)):
+            self._succeeded(place)
 
     def failed(
-        self, reason: str, *, told_wait_s: float | None = None, is_final: bool = False
+        self,
+        reason: str,
+        *,
+        is_unreachable: bool = False,
+        told_wait_s: float | None = None,
+        is_final: bool = False,
     ) -> None:
-        """It failed, also after it gave output; as `Breaker.failed`."""
+        """It failed, also after it gave output; as `Breaker.failed`.
+
+        What `is_unreachable`, or refuses the operator's account (`is_final`), fails as a whole;
+        any other failure is one of the model, as limits of rate are, too.
+        """
         now_s = self._now_s()
         self._member.last_failure = (reason, now_s)
-        self._member.breaker.failed(self._ticket, now_s, told_wait_s=told_wait_s, is_final=is_final)
+        place = WHOLE if is_unreachable or is_final else MODEL
+        if place == MODEL:
+            self._succeeded(WHOLE)
+        self._breakers[place].failed(
+            self._tickets[place], now_s, told_wait_s=told_wait_s, is_final=is_final
+        )
 
     def close(self) -> None:
         """It is over, whatever is known."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._member.breaker.let_go(self._ticket)
+        for breaker, ticket in zip(self._breakers, self._tickets, strict=True):
+            breaker.let_go(ticket)
         self._member.running -= 1
         self._member.close_if_retired()
+
+    def _succeeded(self, place: int) -> None:
+        breaker, ticket = self._breakers[place], self._tickets[place]
+        self._tickets[place] = breaker.succeeded(ticket, self._now_s())
 
 
 class UpstreamPool:
@@ -140,42 +175,40 @@ class UpstreamPool:
             if id_ not in self._members:
                 self._add(config)
 
-    def begin(self, upstream_id: str, *, is_forced: bool = False) -> Attempt | None:
-        """An attempt, if that upstream may be asked now; `is_forced` cuts a pause of ours short."""
-        member = self._members.get(upstream_id)
+    def begin(self, target: Target, *, is_forced: bool = False) -> Attempt | None:
+        """An attempt, if that may be asked now; `is_forced` cuts pauses of ours short."""
+        member = self._members.get(target.upstream_id)
         if member is None:
             return None
         now_s = self._now_s()
-        may = member.breaker.admits(now_s)
-        if may or (is_forced and member.breaker.may_be_forced(now_s)):
-            return Attempt(member, self._now_s)
-        return None
+        for breaker in member.breakers(target.model_id):
+            if not breaker.admits(now_s) and not (is_forced and breaker.may_be_forced(now_s)):
+                return None
+        return Attempt(member, target.model_id, self._now_s)
 
-    def admits(self, upstream_id: str) -> bool:
+    def admits(self, target: Target) -> bool:
         """Whether it may be asked now."""
-        member = self._members.get(upstream_id)
-        return member is not None and member.breaker.admits(self._now_s())
+        breakers = self._breakers(target)
+        return bool(breakers) and all(each.admits(self._now_s()) for each in breakers)
 
-    def soonest(self, upstream_ids: Iterable[str]) -> list[str]:
-        """Those there are, the one whose pause ends first in front."""
-        known = [id_ for id_ in upstream_ids if id_ in self._members]
-        return sorted(known, key=lambda id_: self._members[id_].breaker.open_until_s)
+    def open_for_s(self, target: Target) -> float:
+        """How long it is left alone from now on, as far as is known."""
+        untils_s = (each.open_until_s for each in self._breakers(target))
+        return max(0.0, max(untils_s, default=0) - self._now_s())
 
-    def is_limited(self, upstream_ids: Iterable[str]) -> bool:
-        """Whether one of them asked for less."""
-        members = [self._members[id_] for id_ in upstream_ids if id_ in self._members]
-        return any((each.last_failure or ("", 0))[0] == LIMITED for each in members)
-
-    def wait_s(self, upstream_ids: Iterable[str]) -> float:
-        """How long until one of them may be asked, as far as is known; 0 if nothing is."""
-        now_s = self._now_s()
-        members = [self._members[id_] for id_ in upstream_ids if id_ in self._members]
-        return max(0.0, min((each.breaker.open_until_s - now_s for each in members), default=0.0))
+    def is_limited(self, target: Target) -> bool:
+        """Whether its upstream last asked for less."""
+        member = self._members.get(target.upstream_id)
+        return member is not None and (member.last_failure or ("", 0))[0] == LIMITED
 
     def health(self) -> tuple[UpstreamHealth, ...]:
         """How each is, in the order of their slugs."""
         members = sorted(self._members.values(), key=lambda member: member.config.slug)
         return tuple(member.health(self._now_s()) for member in members)
+
+    def _breakers(self, target: Target) -> tuple[Breaker, ...]:
+        member = self._members.get(target.upstream_id)
+        return () if member is None else member.breakers(target.model_id)
 
     def _add(self, config: UpstreamConfig) -> None:
         try:
@@ -203,12 +236,17 @@ class _Member:
     ) -> None:
         self.config = config
         self.client = client
-        self.breaker = Breaker()
+        self._whole = Breaker()
+        self._models: dict[str, Breaker] = {}
         self.running = 0
         self.last_failure: tuple[str, float] | None = None
         self._latency_s: float | None = None
         self._close = close
         self._is_retired = False
+
+    def breakers(self, model_id: str) -> tuple[Breaker, Breaker]:
+        """The upstream's own, and that of one of its models; as many as are on sale."""
+        return self._whole, self._models.setdefault(model_id, Breaker())
 
     def retire(self) -> None:
         """No new attempt begins; the connections close with the last one."""
@@ -225,16 +263,18 @@ class _Member:
 
     def health(self, now_s: float) -> UpstreamHealth:
         reason, at_s = self.last_failure or (None, None)
-        is_open = self.breaker.state is State.OPEN
+        is_open = self._whole.state is State.OPEN
+        paused = [name for name, each in self._models.items() if each.state is not State.CLOSED]
         return UpstreamHealth(
             id=self.config.id,
             slug=self.config.slug,
-            state=self.breaker.state,
-            failures=self.breaker.failures,
+            state=self._whole.state,
+            paused_models=tuple(sorted(paused)),
+            failures=max(each.failures for each in (self._whole, *self._models.values())),
             last_failure=reason,
             last_failure_age_s=None if at_s is None else now_s - at_s,
             latency_s=self._latency_s,
-            open_for_s=max(0.0, self.breaker.open_until_s - now_s) if is_open else 0.0,
+            open_for_s=max(0.0, self._whole.open_until_s - now_s) if is_open else 0.0,
             running=self.running,
         )
 

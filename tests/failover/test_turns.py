@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from routstr.gateways.pool import Target
 from tests.failover.pair import EXACT_MSAT, Pair, open_pair
 from tests.fakes.upstream_script import EMPTY, Fault, Gate, Script, failure
 from tests.harness.funding import told, usage_rows
@@ -139,7 +140,8 @@ async def test_a_late_stream_begins_when_nobody_else_is_left(database_url: str) 
 async def _pause(pair: Pair) -> None:
     """Put the second one aside, once the first one's output is waited for."""
     await pair.shop.marks.reached("forward.answered")
-    attempt = pair.shop.ctx.upstream.begin("second")
+    target = Target(upstream_id="second", model_id="second-fake-model")
+    attempt = pair.shop.ctx.upstream.begin(target)
     assert attempt is not None
     attempt.failed("status_401", is_final=True)
     attempt.close()

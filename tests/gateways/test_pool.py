@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from routstr.gateways.pool import Attempt, UpstreamPool
+from routstr.gateways.pool import Attempt, Target, UpstreamPool
 from routstr.gateways.upstream import Deadlines
 from routstr.gateways.upstream_config import UpstreamConfig
 from routstr.log import Secret
@@ -39,8 +39,8 @@ def config(upstream: FakeUpstream, **more: str) -> UpstreamConfig:
     )
 
 
-def begun(pool: UpstreamPool, upstream_id: str = "a") -> Attempt:
-    attempt = pool.begin(upstream_id)
+def begun(pool: UpstreamPool, upstream_id: str = "a", model_id: str = "m") -> Attempt:
+    attempt = pool.begin(Target(upstream_id=upstream_id, model_id=model_id))
     assert attempt is not None
     return attempt
 
@@ -77,7 +77,7 @@ async def test_what_runs_on_an_old_configuration_ends_there(
     await upstream.calls[0].closed_by_client()
     later.close()
     pool.follow({})
-    assert pool.begin("a") is None
+    assert pool.begin(Target(upstream_id="a", model_id="m")) is None
     await upstream.calls[1].closed_by_client()
 
 
@@ -87,7 +87,30 @@ async def test_one_that_cannot_be_used_is_left_out(
     bad = replace(config(upstream), id="b", base_url="http://10.0.0.1/v1")
     pool.follow({"b": bad, "a": config(upstream)})
     assert [each.id for each in pool.health()] == ["a"]
-    assert not pool.admits("b")
+    assert not pool.admits(Target(upstream_id="b", model_id="m"))
+
+
+async def test_a_limit_of_one_model_is_none_of_another_but_an_account_is(
+    pool: UpstreamPool, upstream: FakeUpstream
+) -> None:
+    pool.follow({"a": config(upstream)})
+    limited, other = (Target(upstream_id="a", model_id=name) for name in ("m", "n"))
+    attempt = begun(pool)
+    attempt.failed("status_429", told_wait_s=30)
+    attempt.close()
+    assert (pool.admits(limited), pool.admits(other)) == (False, True)
+    assert 29 < pool.open_for_s(limited) <= 30
+    assert pool.health()[0].paused_models == ("m",)
+    attempt = begun(pool, model_id="n")
+    attempt.failed("status_401", is_final=True)
+    attempt.close()
+    assert (pool.admits(limited), pool.admits(other)) == (False, False)
+    assert pool.begin(limited, is_forced=True) is None
+    probe = pool.begin(other, is_forced=True)
+    assert probe is not None
+    probe.succeeded()
+    probe.close()
+    assert pool.admits(other)
 
 
 @pytest.mark.parametrize(
