@@ -1,15 +1,27 @@
 """Whatever is ordered and whatever is used of it: cost <= hold <= quote, at any prices."""
 
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-from hypothesis import assume, given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routstr.core.hold import charge
 from routstr.core.order import Medium, Order
-from routstr.core.pricing import NOTHING_USED, RATES, Model, Price, Usage, cost_of
+from routstr.core.pricing import (
+    INPUT_CLASSES,
+    NOTHING_USED,
+    OUTPUT_CLASSES,
+    RATES,
+    Model,
+    Price,
+    Usage,
+    cost_of,
+)
 from routstr.core.quote import (
     TOOLS_TOKENS_MAX,
+    Quote,
     from_snapshot,
     max_cost_msat,
     price_snapshot,
@@ -20,6 +32,11 @@ COUNTS = st.integers(0, 2_000)
 PRICES = st.integers(0, 5_000_000)
 MEDIA: list[Medium] = ["audio_input", "image_input", "audio_output", "image_output"]
 UNITS = ("images", "seconds", "web_searches", "characters")
+
+
+def up_to(most: int) -> st.SearchStrategy[int]:
+    """Often all of it: bounds are met at their ends."""
+    return st.just(most) | st.integers(0, most)
 
 
 @st.composite
@@ -57,42 +74,84 @@ def orders(draw: st.DrawFn, model: Model) -> Order:
     )
 
 
+def _orders_of(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each of them first, once."""
+    names = tuple(sorted(names))
+    return [names[at:] + names[:at] for at in range(len(names))]
+
+
 @st.composite
-def uses(draw: st.DrawFn, order: Order, model: Model) -> Usage:
+def _parts(
+    draw: st.DrawFn, classes: Mapping[str, str], media: frozenset[Medium], whole: int
+) -> dict[str, int]:
+    """Classes of a side, in any order: whichever comes first may be all of it."""
+    unheard = {f"{medium}_tokens" for medium in MEDIA if medium not in media}
+    parts: dict[str, int] = {}
+    for name in draw(st.sampled_from(_orders_of(tuple(set(classes) - unheard)))):
+        parts[name] = draw(up_to(whole))
+        whole -= parts[name]
+    return parts
+
+
+@st.composite
+def uses(draw: st.DrawFn, order: Order, model: Model, quote: Quote) -> Usage:
     """What an honest upstream can have used: prompt and answer share a context, per input."""
     limit = model.max_output_tokens if order.output_limit is None else order.output_limit
-    outputs = [draw(st.integers(0, limit if order.writes else 0)) for _ in range(order.n)]
+    outputs = [draw(up_to(limit if order.writes else 0)) for _ in range(order.n)]
     room = model.context_length * order.inputs - max(outputs)
+    if quote.answer_rate_msat < quote.prompt_rate_msat:
+        # there the published maximum, which no quote exceeds, is below what a context can hold
+        room = min(room, model.context_length - model.max_output_tokens)
     most = room
     if not order.input_unbounded:
         most = min(room, order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0))
-    prompt = draw(st.integers(0, max(0, most)))
-    media = {f"{medium}_tokens" for medium in order.media}
-    parts: dict[str, int] = {}
-    for side, whole in (("input", prompt), ("output", sum(outputs))):
-        left = whole
-        for each in fields(Usage):
-            name = each.name
-            is_text = name.startswith("cache") if side == "input" else name == "reasoning_tokens"
-            if is_text or (name in media and name.endswith(f"{side}_tokens")):
-                parts[name] = draw(st.integers(0, left))
-                left -= parts[name]
-    units = {name: draw(st.integers(0, getattr(order.units, name))) for name in UNITS}
+    prompt = draw(up_to(max(0, most)))
+    parts = {
+        **draw(_parts(INPUT_CLASSES, order.media, prompt)),
+        **draw(_parts(OUTPUT_CLASSES, order.media, sum(outputs))),
+    }
+    units = {name: draw(up_to(getattr(order.units, name))) for name in UNITS}
     return Usage(input_tokens=prompt, output_tokens=sum(outputs), **parts, **units)
 
 
+@settings(max_examples=200)
 @given(st.data())
 def test_no_use_costs_more_than_the_quote(data: st.DataObject) -> None:
     model = data.draw(models())
     order = data.draw(orders(model))
     quote = quote_of(order, model)
-    # Where an answer is cheaper than the prompt, the published maximum lies below a full context.
-    assume(quote.answer_rate_msat >= quote.prompt_rate_msat)
-    usage = data.draw(uses(order, model))
+    usage = data.draw(uses(order, model, quote))
     assert usage.is_sane
     cost = cost_of(usage, quote.price)
     assert cost.total_msat <= quote.total_msat
     assert quote.minimum_msat <= quote.total_msat
+
+
+@pytest.mark.parametrize("name", [*INPUT_CLASSES, *OUTPUT_CLASSES])
+def test_a_dear_class_that_fills_everything_is_covered(name: str) -> None:
+    rate = {**INPUT_CLASSES, **OUTPUT_CLASSES}[name]
+    rates = {"input_msat_per_mtok": 1, "output_msat_per_mtok": 1, rate: 9_000_000}
+    model = Model(
+        id="m",
+        name="m",
+        context_length=100,
+        max_output_tokens=40,
+        price=Price(version="v", **rates),
+    )
+    order = Order(
+        model_id="m",
+        prompt_bytes=60,
+        prompt_text_bytes=0,
+        media=frozenset(medium for medium in MEDIA if name.startswith(medium)),
+    )
+    usage = Usage(**{"input_tokens": 60, "output_tokens": 40, name: 40})
+    quote = quote_of(order, model)
+    assert cost_of(usage, model.price).total_msat <= quote.total_msat
+    if order.media:
+        assert (
+            cost_of(usage, model.price).total_msat
+            > quote_of(replace(order, media=frozenset()), model).total_msat
+        )
 
 
 @given(st.data())
