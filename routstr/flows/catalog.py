@@ -164,6 +164,12 @@ class Catalog:
         self._check_fresh(found.shown.good_until)
         return found
 
+    @property
+    def has_old_prices(self) -> bool:
+        """Whether something on sale cannot be sold now, because its rate is too old."""
+        until = [each.shown.good_until for each in self._picture.listings.values()]
+        return any(each is not None and self._now() > each for each in until)
+
     def route(self, method: str, path: str) -> Route | None:
         """What is sold by the request under that method and path; raises ServiceUnavailable."""
         found = self._picture.routes.get((method, path))

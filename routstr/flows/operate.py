@@ -10,26 +10,32 @@ from routstr.ledger.catalog import FinishJob, TakeJob
 from routstr.ledger.reads import JobView, is_reachable, last_job
 
 AUDIT_JOB: Final = "audit"
+PRICES: Final = "prices"
+TELLING: Final = frozenset({AUDIT_JOB, PRICES})  # refunds and deposits go on all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """Whether the node can serve, check by check: `ok`, or what is wrong.
 
-    A broken invariant is named, and pauses withdrawals; requests go on being served.
+    A broken invariant is named, and pauses withdrawals; requests go on being served. With an
+    exchange rate that is too old, what is priced in USD is not sold; all else goes on.
     """
 
     checks: dict[str, str]
 
     @property
     def is_ready(self) -> bool:
-        """Every check but the audit's is ok."""
-        return all(said == "ok" for name, said in self.checks.items() if name != AUDIT_JOB)
+        """Every check but those that only tell is ok."""
+        return all(said == "ok" for name, said in self.checks.items() if name not in TELLING)
 
 
 async def readiness(ctx: Context) -> Readiness:
     """The database answers, the ledger takes commands, the books were whole at the last audit."""
-    checks = {"ledger": "ok" if ctx.ledger.is_serving else "stopping"}
+    checks = {
+        "ledger": "ok" if ctx.ledger.is_serving else "stopping",
+        PRICES: "the exchange rate is too old" if ctx.catalog.has_old_prices else "ok",
+    }
     try:
         async with ctx.database.reading() as connection:
             reachable = await is_reachable(connection)

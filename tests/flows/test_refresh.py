@@ -12,6 +12,7 @@ from sqlalchemy import text
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.flows.catalog import Catalog, markup_percent
 from routstr.flows.context import Context
+from routstr.flows.operate import readiness
 from routstr.flows.refresh import open_catalog, refresh
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.listing_http import ModelLists
@@ -200,6 +201,8 @@ async def test_an_old_rate_sells_nothing_until_there_is_a_new_one(market: Market
     market.clock.advance(110)
     with pytest.raises(ServiceUnavailable):
         market.ctx.catalog.find("m")
+    told = await readiness(market.ctx)
+    assert (told.checks["prices"], told.is_ready) == ("the exchange rate is too old", True)
     market.tickers.say("100100", "100400", "100450")
     await refresh(market.ctx)
     assert market.ctx.catalog.find("m").price == first  # it moved too little to matter

@@ -77,7 +77,7 @@ async def test_health_and_readiness(desk: Desk) -> None:
     assert (await desk.http.get("/health")).json() == {"status": "ok"}
     ready = await desk.http.get("/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-    assert set(ready.json()["checks"]) == {"database", "ledger", "audit"}
+    assert set(ready.json()["checks"]) == {"database", "ledger", "audit", "prices"}
     desk.ctx.ledger.stop()
     stopping = await desk.http.get("/ready")
     assert (stopping.status_code, stopping.json()["status"]) == (503, "not_ready")
