@@ -27,7 +27,8 @@ class Order:
     use, `counted` those that the body itself shows; of the prices named in `sold_by` the model must
     have one. `media` other than text may occur. `is_fixed`: no limit makes it cheaper. Only
     `is_free` (a count of tokens) may cost nothing. `body` is the JSON or the form that was parsed,
-    a form is sent as `content_type`.
+    a form is sent as `content_type`. What `is_opaque` is not read: it goes up with its `method` and
+    `query`, and whatever comes back goes down.
     """
 
     model_id: str
@@ -48,7 +49,10 @@ class Order:
     sold_by: tuple[str, ...] = ()
     is_fixed: bool = False
     is_free: bool = False
+    is_opaque: bool = False
     content_type: str = ""
+    method: str = "POST"
+    query: str = field(default="", repr=False)
     body: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 

@@ -240,6 +240,29 @@ def markup_percent(picture: Picture) -> float | int:
     return int(percent) if percent.is_integer() else percent
 
 
+def sold_route(route: Route) -> Listing:
+    """A route as a listing: a model without tokens, whose only price is that of a request."""
+    name = f"{route.method} {route.path}"
+    model = Model(
+        id=name,
+        name=name,
+        context_length=1,
+        max_output_tokens=0,
+        price=route.price,
+        is_free=route.price.request_msat == 0,
+    )
+    candidate = Candidate(
+        upstream_id=route.upstream_id,
+        upstream_slug=route.upstream_id,
+        forwarded_model_id=name,
+        price=route.price,
+        context_length=1,
+        max_output_tokens=0,
+        paths=frozenset({route.upstream_path}),
+    )
+    return Listing(model=model, candidates=(candidate,))
+
+
 def built_in(model: Model) -> Candidate:
     """The upstream of the settings as the one that serves `model`, under the same id."""
     return Candidate(

@@ -18,11 +18,15 @@ from routstr.flows.queue import ChunkQueue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the client gets: `body` whole, or None for a stream that the queue brings."""
+    """What the client gets: `body` whole, or None for a stream that the queue brings.
+
+    To one that `is_raw` nothing is added, so its failure is that it never comes to its end.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | None = field(repr=False)
+    is_raw: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

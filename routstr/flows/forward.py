@@ -14,6 +14,7 @@ from routstr.errors import RoutstrError, ServiceUnavailable, UpstreamError, Upst
 from routstr.flows.body import answer_whole
 from routstr.flows.context import Context
 from routstr.flows.exchange import Exchange
+from routstr.flows.passage import relay_unread
 from routstr.flows.purchase import Purchase
 from routstr.flows.receipts import receipt_headers
 from routstr.flows.reserve import Reserved
@@ -33,6 +34,7 @@ from routstr.gateways.upstream_failure import (
 ERROR_BODY_BYTES_MAX: Final = 256 * 1024
 ERROR_BODY_TIMEOUT_S: Final = 10.0
 JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
 LONG_AGO_S: Final = 0.0  # on the loop's clock: a scope moved there ends at once
 
 
@@ -75,7 +77,9 @@ async def _attempt(
             return await _pass_on_rejection(ctx, exchange, purchase, reserved, turns, reply)
         turns.attempt.began()
         carry = answer_whole
-        if purchase.order.stream and reply.content_type != JSON:
+        if purchase.order.is_opaque and reply.content_type == EVENTS:
+            carry = relay_unread
+        elif purchase.order.stream and reply.content_type != JSON:
             carry = relay_stream
         return await carry(ctx, exchange, purchase, reserved, turns, reply)
     finally:
@@ -125,8 +129,10 @@ async def _post(
         async with asyncio.timeout(None) as patience:
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))
             try:
-                return await turns.attempt.client.post(
+                return await turns.attempt.client.request(
+                    method=purchase.order.method,
                     path=purchase.dialect.path,
+                    query=purchase.order.query,
                     body=body,
                     headers=purchase.headers,
                     hold=reserved.hold,
@@ -183,7 +189,9 @@ async def _pass_on_rejection(
             told_wait_s=reply.retry_after_s,
             is_final=reply.status in ACCOUNT,
         )
-        if turns.go_on(same=reply.status in ASKED_AGAIN):
+        # What a route does is not known here: doing it twice may be worse than not at all.
+        again = reply.status in ASKED_AGAIN and not purchase.order.is_opaque
+        if turns.go_on(same=again):
             return False
     ending = Ending.UPSTREAM_REJECTED if is_rejection else Ending.UPSTREAM_FAILED
     raise await _given_up(ctx, exchange, purchase, reserved, ending, error)

@@ -72,13 +72,19 @@ def claim_of(
     dialect: Dialect,
     headers: Mapping[str, str],
     body: bytes,
+    *,
+    path: str,
+    query: str = "",
 ) -> Repeatable | None:
-    """What a request with that Idempotency-Key claims; `body` is as it was received."""
+    """What a request with that Idempotency-Key claims; `body` is as it was received.
+
+    `path` is what it says of itself: the dialect's, or a route's with its method.
+    """
     if key_digest is None:
         return None
     said = comparable(body, headers.get("content-type", ""))
-    fingerprint = ctx.wallet.vault.digest(said)
-    claim = RequestClaim(path=dialect.path, key_digest=key_digest, fingerprint=fingerprint)
+    fingerprint = ctx.wallet.vault.digest(f"{query}\n".encode() + said if query else said)
+    claim = RequestClaim(path=path, key_digest=key_digest, fingerprint=fingerprint)
     return Repeatable(claim=claim, dialect=dialect)
 
 

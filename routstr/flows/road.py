@@ -14,7 +14,7 @@ from routstr.flows.oneshot import refund, take_payment
 from routstr.flows.purchase import Purchase
 from routstr.flows.queue import ChunkQueue
 from routstr.flows.reserve import reserve
-from routstr.gateways.upstream_headers import UP, is_clean_value
+from routstr.gateways.upstream_headers import ROUTE_UP, UP, is_clean_value
 
 
 def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
@@ -38,14 +38,17 @@ def forwardable(headers: Mapping[str, str], order: Order) -> dict[str, str]:
     Raises InvalidParameter for a value that no header can carry, UnsupportedParameter for a beta
     that changes the price, before any money is held.
     """
-    for name in UP:
+    names = ROUTE_UP if order.is_opaque else UP
+    for name in names:
         if not is_clean_value(headers.get(name, "")):
             raise InvalidParameter("A header has a value this node cannot forward.", param=name)
-    passed = {name: headers[name] for name in UP if name in headers}
+    passed = {name: headers[name] for name in names if name in headers}
     if betas.HEADER in passed:
         passed[betas.HEADER] = betas.passed_betas(passed[betas.HEADER])
     if order.content_type:
         passed["content-type"] = order.content_type
+    elif order.is_opaque:
+        passed.setdefault("content-type", "application/octet-stream")
     return {name: value for name, value in passed.items() if value or name != betas.HEADER}
 
 

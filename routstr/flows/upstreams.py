@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from routstr.core.dialects import DIALECTS
 from routstr.core.prices import CLASSES, EXACT, FEE_PPM_MAX, decimal_from, usd_text_of
 from routstr.core.pricing import CONTEXT_TOKENS_MAX, PRICE_MSAT_MAX
 from routstr.core.providers import EVERY_PATH, PROVIDERS
@@ -254,6 +255,11 @@ async def set_route(ctx: Context, wish: RouteWish) -> str:
     path, method = _path(wish.path), wish.method.upper()
     if method not in METHODS:
         raise InvalidParameter(f"The method is one of {', '.join(METHODS)}.", param="method")
+    bare = path.removeprefix("/v1")
+    if "%" in path or not bare.startswith("/") or bare.startswith("/v1/"):
+        raise InvalidParameter("Nobody could ask for that path.", param="path")
+    if method == "POST" and bare in DIALECTS:
+        raise InvalidParameter("That path sells models already.", param="path")
     return await ctx.ledger.submit(
         SaveRoute(
             route_id=ctx.new_id("route"),

@@ -129,6 +129,8 @@ class UpstreamClient:
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
         )
+        # It would send what it calls idempotent a second time when a kept connection is gone.
+        self._http._retry_connection = False  # noqa: SLF001 - there is no public way to say it
 
     async def close(self) -> None:
         """Close the pool; the tasks that read from it must have ended before."""
@@ -136,10 +138,12 @@ class UpstreamClient:
             http, self._http = self._http, None
             await http.close()
 
-    async def post(
+    async def request(
         self,
         *,
+        method: str = "POST",
         path: str,
+        query: str = "",
         body: bytes,
         headers: Mapping[str, str],
         hold: HoldProof,
@@ -147,19 +151,23 @@ class UpstreamClient:
     ) -> UpstreamReply:
         """Send `body` to the base URL's `path` (`/chat/completions`) and await the answer's head.
 
-        `headers` are the caller's, of which only the allow-list passes. Raises UpstreamNotSent,
-        UpstreamLost (UpstreamGarbled) or UpstreamSlow; BadUrl for a path that is none;
-        InvalidParameter for an unforwardable header. Cancelling closes the connection.
+        `query` is sent as it is, so it must be one that a URL can carry; without a body there is
+        no content type. `headers` are the caller's, of which only the allow-list passes. Raises
+        UpstreamNotSent, UpstreamLost (UpstreamGarbled) or UpstreamSlow; BadUrl for a path that is
+        none; InvalidParameter for an unforwardable header. Cancelling closes the connection.
         """
         assert self._http is not None, "open() comes first"
-        url = URL(joined(self._base, path), encoded=True)
-        url = url.with_query(self._query) if self._query else url
+        url = URL(joined(self._base, path) + (f"?{query}" if query else ""), encoded=True)
+        url = url.update_query(self._query) if self._query else url
         total_at = asyncio.get_running_loop().time() + deadlines.total_s
         head_s = min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
         sent = headers_up(headers, self._api_key, provider_type=self._provider_type)
+        if not body:
+            sent.pop("content-type")
         try:
             async with asyncio.timeout(head_s):
-                response = await self._http.post(
+                response = await self._http.request(
+                    method,
                     url,
                     data=body if len(body) <= BODY_AT_ONCE_BYTES_MAX else io.BytesIO(body),
                     headers=sent,

@@ -11,6 +11,7 @@ from routstr.errors import InvalidParameter
 from routstr.log import Secret
 
 UP: Final = ("accept", "content-type", "anthropic-version", "anthropic-beta", "openai-beta")
+ROUTE_UP: Final = (*UP, "accept-language")  # for what is sold by the request
 DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
 VALUE_CHARS_MAX: Final = 1_024
 JSON: Final = "application/json"
@@ -21,7 +22,7 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # for a client that names none
 def headers_up(
     given: Mapping[str, str], api_key: Secret, *, provider_type: str = ""
 ) -> dict[str, str]:
-    """What the upstream sees: `UP` from `given` (names in any case), our key, no compression.
+    """What the upstream sees: `ROUTE_UP` from `given` (names in any case), our key, no compression.
 
     The key goes where the upstream's kind wants it (`core.providers`), a bearer if nobody says.
 
@@ -31,7 +32,7 @@ def headers_up(
     found: dict[str, str] = {}
     for name, value in given.items():
         lower = name.lower()
-        if lower not in UP:
+        if lower not in ROUTE_UP:
             continue
         if lower in found or not is_clean_value(value):
             raise InvalidParameter("A header has a value this node cannot forward.", param=lower)

@@ -163,7 +163,7 @@ async def _answer_preflight(scope: Scope, send: Send) -> None:
     """Allow what is asked for: no cookie means anything here, so no origin is special."""
     asked = _header(scope, b"access-control-request-headers") or b""
     headers = [
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
         (b"access-control-max-age", str(PREFLIGHT_S).encode()),
         (b"content-length", b"0"),
     ]

@@ -1,4 +1,4 @@
-"""The hot path: POST /v1/* as a plain ASGI endpoint. Read this file first.
+"""The hot path: POST /v1/*, and every priced route, as a plain ASGI endpoint. Read this file first.
 
 Every refusal that costs nothing comes before the exchange begins, the cheapest first. From there
 on the money belongs to a task that no client can cancel (`flows/road.py`).
@@ -7,12 +7,14 @@ on the money belongs to a task that no client can cancel (`flows/road.py`).
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from routstr.core.dialects import CHAT, DIALECTS, Dialect
+from routstr.core.dialects.route import RouteDialect
 from routstr.core.order import Order
 from routstr.core.quote import Quote, quote_of
 from routstr.errors import (
@@ -25,7 +27,8 @@ from routstr.errors import (
 )
 from routstr.flows.authenticate import shown_credential
 from routstr.flows.candidates import candidates_for
-from routstr.flows.catalog import Candidate, Listing
+from routstr.flows.catalog import Candidate, Listing, sold_route
+from routstr.flows.catalog import Route as PricedRoute
 from routstr.flows.context import Context
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
@@ -43,7 +46,12 @@ _JSON: Final = re.compile(
     r'application/json(?:[ \t]*;[ \t]*+(?:charset="?utf-8"?|(?!charset)[^;]*+))*', re.IGNORECASE
 )
 
-_MULTIPART: Final = re.compile(r"multipart/form-data[ \t]*;.+", re.IGNORECASE)
+_SPOKEN: Final = {
+    "json": _JSON,
+    "multipart": re.compile(r"multipart/form-data[ \t]*;.+", re.IGNORECASE),
+    "any": re.compile(r".*"),
+}
+ROUTE_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ProxyEndpoint:
@@ -66,29 +74,31 @@ class ProxyEndpoint:
 
     async def _sell(self, scope: Scope, receive: Receive, send: Send) -> None:
         ctx, headers = context_of(scope), headers_of(scope)
-        dialect = dialect_at(scope["path"])
-        check_media(headers, dialect)
+        sale = sale_at(ctx, scope["method"], scope["path"], scope["query_string"].decode("latin-1"))
+        check_media(headers, sale.dialect)
         payment = headers.get(PAYMENT)
         repeat = None if payment else idempotency_key(ctx, headers)
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
             shown = None if payment else shown_credential(ctx, headers)  # who
-            order = parse_order(ctx, dialect, headers, body)  # what
-            listing = ctx.catalog.listing(order.model_id, dialect.path)
+            order = parse_order(ctx, sale.dialect, headers, body)  # what
+            listing = sale.route or ctx.catalog.listing(order.model_id, sale.dialect.path)
             quote = quote_of(order, listing.model)  # at most how much
-            candidates = who_serves(ctx, listing, dialect, order, quote)
+            candidates = who_serves(ctx, listing, sale.dialect, order, quote)
             credential = await check_payment(ctx, payment, quote) if payment else shown
             if credential is None:
                 raise await payment_required(ctx, quote) if quote.total_msat else MissingApiKey()
             purchase = Purchase(
                 headers=forwardable(headers, order),
                 credential=credential,
-                dialect=dialect,
+                dialect=sale.dialect,
                 order=order,
                 quote=quote,
                 candidates=candidates,
                 request_sha256=hashlib.sha256(body).hexdigest(),
-                claim=claim_of(ctx, repeat, dialect, headers, body),
+                claim=claim_of(
+                    ctx, repeat, sale.dialect, headers, body, path=sale.name, query=order.query
+                ),
             )
             exchange = begin(ctx, purchase, request_id=request_id_of(scope))  # reserve … settle
             await respond(ctx, exchange, receive, send)
@@ -97,12 +107,46 @@ class ProxyEndpoint:
 # ── the head ──────────────────────────────────────────────────────────────────────────────────
 
 
-def dialect_at(path: str) -> Dialect:
-    """The dialect of one of our paths. Raises RouteNotPriced for every one that is not sold."""
-    dialect = DIALECTS.get(path.removeprefix("/v1"))
-    if dialect is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sale:
+    """What one of our paths sells: a dialect's models, or a route by the request.
+
+    `name` is what a repeat must name again.
+    """
+
+    dialect: Dialect
+    name: str
+    route: Listing | None = None
+
+
+def sale_at(ctx: Context, method: str, path: str, query: str = "") -> Sale:
+    """What is sold there. Raises RouteNotPriced for every path that is not, letter for letter.
+
+    Of the path, as the server decoded it, nothing reaches the upstream; `query` goes to a route.
+    """
+    dialect = DIALECTS.get(path.removeprefix("/v1")) if method == "POST" else None
+    if dialect is not None:
+        return Sale(dialect=dialect, name=dialect.path)
+    route = priced_route(ctx, method, path)
+    if route is None:
         raise RouteNotPriced
-    return dialect
+    listing = sold_route(route)
+    name = listing.model.id
+    return Sale(
+        dialect=RouteDialect(
+            name=name, method=method, upstream_path=route.upstream_path, query=query
+        ),
+        name=name,
+        route=listing,
+    )
+
+
+def priced_route(ctx: Context, method: str, path: str) -> PricedRoute | None:
+    """The route of that path, with or without `/v1` in front of it."""
+    bare = path.removeprefix("/v1")
+    if bare.startswith("/v1/") or not bare.startswith("/"):
+        return None
+    return ctx.catalog.route(method, f"/v1{bare}") or ctx.catalog.route(method, bare)
 
 
 def parse_order(ctx: Context, dialect: Dialect, headers: Mapping[str, str], body: bytes) -> Order:
@@ -121,8 +165,7 @@ def who_serves(
 
 def check_media(headers: Mapping[str, str], dialect: Dialect) -> None:
     """Raises UnsupportedMediaType for all but plain JSON in UTF-8, or what the dialect speaks."""
-    pattern = _JSON if dialect.media == "json" else _MULTIPART
-    is_spoken = pattern.fullmatch(headers.get("content-type", "")) is not None
+    is_spoken = _SPOKEN[dialect.media].fullmatch(headers.get("content-type", "")) is not None
     if not is_spoken or headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType
 
@@ -148,6 +191,24 @@ class _PostOnly(Route):
         return (match, child_scope) if match is Match.FULL else (Match.NONE, {})
 
 
+class _PricedOnly(Route):
+    """Takes what is sold by the request, and stands in the way of nothing else."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        if match is not Match.FULL or not _is_priced(scope):
+            return (Match.NONE, {})
+        return (match, child_scope)
+
+
+def _is_priced(scope: Scope) -> bool:
+    """Whether a route is sold there, even if not at this moment."""
+    try:
+        return priced_route(context_of(scope), scope["method"], scope["path"]) is not None
+    except RoutstrError:
+        return True
+
+
 def routes() -> list[BaseRoute]:
     """The road's routes; they come last, because they take every POST that nobody else took."""
     endpoint = ProxyEndpoint()
@@ -156,4 +217,5 @@ def routes() -> list[BaseRoute]:
         Route(CHAT.path, endpoint, methods=["POST"], name="chat"),
         _PostOnly("/v1/{path:path}", endpoint, methods=["POST"], name="paid_v1"),
         _PostOnly("/{path:path}", endpoint, methods=["POST"], name="paid"),
+        _PricedOnly("/{path:path}", endpoint, methods=ROUTE_METHODS, name="priced"),
     ]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from routstr.core.dialects import CHAT
 from routstr.core.order import CHOICES_MAX, MODEL_CHARACTERS_MAX, Order
-from routstr.core.pricing import CONTEXT_TOKENS_MAX
+from routstr.core.pricing import CONTEXT_TOKENS_MAX, Model
 from routstr.core.quote import Quote, quote_of
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
@@ -22,7 +22,7 @@ from routstr.flows.offer import UNIT, offer
 from routstr.web.bodies import Bodies, ClientGone, headers_of
 from routstr.web.deps import Ctx
 from routstr.web.errors import error_response
-from routstr.web.proxy import check_media, dialect_at, parse_order
+from routstr.web.proxy import check_media, parse_order, sale_at
 from routstr.web.scope import context_of, request_id_of
 
 PATH: Final = "/v1/quote"
@@ -50,11 +50,14 @@ async def quote_by_numbers(
         prompt_bytes=input_tokens or 0,
         prompt_text_bytes=0,
     )
-    return await _priced(ctx, order, CHAT.path)
+    return await _priced(ctx, order, ctx.catalog.find(order.model_id, CHAT.path))
 
 
 class QuoteEndpoint:
-    """The price of a body as `?path=` (`/v1/chat/completions` unless said) would take it."""
+    """The price of a body as `?path=` (`/v1/chat/completions` unless said) would take it.
+
+    `?method=` is for priced routes; POST unless said.
+    """
 
     def __init__(self) -> None:
         """No body yet."""
@@ -64,12 +67,13 @@ class QuoteEndpoint:
         """Answer one request."""
         ctx, headers = context_of(scope), headers_of(scope)
         try:
-            dialect = dialect_at(_path_asked(scope))
-            check_media(headers, dialect)
+            sale = sale_at(ctx, _asked(scope, "method", "POST").upper(), _path_asked(scope))
+            check_media(headers, sale.dialect)
             with self._bodies.reading(ctx) as reading:
                 body = await reading.body(headers, receive)
-                order = parse_order(ctx, dialect, headers, body)
-                said = orjson.dumps(await _priced(ctx, order, dialect.path))
+                order = parse_order(ctx, sale.dialect, headers, body)
+                listing = sale.route or ctx.catalog.listing(order.model_id, sale.dialect.path)
+                said = orjson.dumps(await _priced(ctx, order, listing.model))
             response = Response(said, media_type="application/json")
         except ClientGone:
             return
@@ -85,12 +89,17 @@ def routes() -> list[BaseRoute]:
 
 def _path_asked(scope: Scope) -> str:
     """The endpoint whose price is asked for."""
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("path", [CHAT.path])
-    return f"/{asked[0].lstrip('/')}"
+    return f"/{_asked(scope, 'path', CHAT.path).lstrip('/')}"
 
 
-async def _priced(ctx: Context, order: Order, path: str) -> dict[str, object]:
-    quote: Quote = quote_of(order, ctx.catalog.find(order.model_id, path))
+def _asked(scope: Scope, name: str, otherwise: str) -> str:
+    """A parameter of the query."""
+    query: bytes = scope["query_string"]
+    return parse_qs(query.decode("latin-1")).get(name, [otherwise])[0]
+
+
+async def _priced(ctx: Context, order: Order, model: Model) -> dict[str, object]:
+    quote: Quote = quote_of(order, model)
     offered = await offer(ctx, quote)
     return {
         "model": quote.model_id,

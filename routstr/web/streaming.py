@@ -14,6 +14,7 @@ from routstr.core.envelope import error_object
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 
+NO_CONTENT: Final = 204
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
@@ -48,27 +49,33 @@ class _Connection:
         self._raw_send = send
 
     async def whole(self, answer: Answer, body: bytes) -> None:
-        headers = {**answer.headers, "content-length": str(len(body))}
+        headers = dict(answer.headers)
+        if answer.status != NO_CONTENT:  # RFC 9110 section 8.6
+            headers["content-length"] = str(len(body))
         if await self._send(_start(answer.status, headers)):
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def stream(self, answer: Answer) -> None:
         if not await self._send(_start(answer.status, answer.headers)):
             return
-        while (data := await self._next()) is not None:
+        while (data := await self._next(answer)) is not None:
             if not await self._send(_piece(data)):
                 return
         if self._exchange.error is not None:
+            if answer.is_raw:
+                return  # without its end, so that nobody takes it for whole
             said = error_object(self._exchange.error)
             await self._send(_piece(self._exchange.dialect.error_event(said)))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _next(self) -> bytes | None:
+    async def _next(self, answer: Answer) -> bytes | None:
         """The next bytes; a comment after a long silence, so that nobody hangs up."""
-        try:
-            return await self._exchange.queue.take(self._limits.keep_alive_after_s)
-        except TimeoutError:
-            return KEEP_ALIVE
+        while True:
+            try:
+                return await self._exchange.queue.take(self._limits.keep_alive_after_s)
+            except TimeoutError:
+                if not answer.is_raw:
+                    return KEEP_ALIVE
 
     async def _send(self, message: Message) -> bool:
         try:

@@ -32,7 +32,7 @@ async def ask(
     path: str = CHAT,
 ) -> UpstreamReply:
     body = {"model": "m", "stream": stream, "stream_options": {"include_usage": True}}
-    return await client.post(
+    return await client.request(
         path=path,
         body=json.dumps(body).encode(),
         headers=headers or {},

@@ -46,7 +46,7 @@ def begun(pool: UpstreamPool, upstream_id: str = "a", model_id: str = "m") -> At
 
 
 async def ask(attempt: Attempt, **headers: str) -> bytes:
-    reply = await attempt.client.post(
+    reply = await attempt.client.request(
         path="/messages", body=b"{}", headers=headers, hold=Hold(), deadlines=Deadlines()
     )
     return await reply.read_all(10_000)

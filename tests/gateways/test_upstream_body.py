@@ -132,7 +132,7 @@ async def test_the_deadline_holds_for_a_reader_that_always_finds_bytes(
 
 async def test_a_large_body_arrives_whole(client: UpstreamClient, upstream: FakeUpstream) -> None:
     body = bytes(range(256)) * 20_000
-    reply = await client.post(path=CHAT, body=body, headers={}, hold=HOLD, deadlines=FAST)
+    reply = await client.request(path=CHAT, body=body, headers={}, hold=HOLD, deadlines=FAST)
     await drain(reply)
     assert upstream.calls[0].body == body
 
@@ -155,7 +155,7 @@ async def test_close_waits_for_nobody_to_read() -> None:
         ) as client,
     ):
         body = b"x" * 20_000_000
-        reply = await client.post(path="/x", body=body, headers={}, hold=HOLD, deadlines=FAST)
+        reply = await client.request(path="/x", body=body, headers={}, hold=HOLD, deadlines=FAST)
         for _ in range(1_000):  # until the socket's buffers are full and bytes wait in ours
             await asyncio.sleep(0)
         before = client_sockets(port)

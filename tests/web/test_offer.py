@@ -8,7 +8,10 @@ import pytest
 
 from routstr.ecash.request import decode_request
 from routstr.flows.offer import with_redemption_fee
+from routstr.flows.refresh import refresh
+from routstr.flows.upstreams import RouteWish, set_route
 from tests.fakes.mint import FakeMint
+from tests.fakes.upstream_script import Script
 from tests.harness.kiosk import Kiosk, open_kiosk
 from tests.harness.shop import PATH, order
 from tests.harness.till import worth, ys_of
@@ -116,3 +119,18 @@ async def test_a_quote_refuses_what_the_road_would(kiosk: Kiosk) -> None:
     ]
     for status, code, answer in wrong:
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+
+
+async def test_a_route_is_quoted_and_paid_by_a_token(kiosk: Kiosk, mint: FakeMint) -> None:
+    wish = RouteWish(path="/v1/weather", method="GET", upstream_path="/sky", price_msat=2_500)
+    await set_route(kiosk.ctx, wish)
+    await refresh(kiosk.ctx)
+    told = (await kiosk.http.post("/v1/quote?path=/v1/weather&method=get")).json()
+    assert (told["model"], told["amount_msat"], told["amount"]) == ("GET /v1/weather", 2_500, 3)
+    kiosk.upstream.script(Script(body=b"rain"))
+    paid = await kiosk.http.get("/v1/weather?q=x", headers={"x-cashu": mint.issue(16)})
+    assert (paid.status_code, paid.content) == (200, b"rain")
+    assert kiosk.upstream.calls[-1].path == "/v1/sky?q=x"
+    assert worth(paid.headers["x-cashu"]) == 12  # less 1 for the redemption, and 2.5 sat
+    for path in ("/v1/nowhere", "/v1/quote", "/v1/weather/x"):
+        assert (await kiosk.http.put(path)).status_code in (404, 405)

@@ -12,7 +12,7 @@ from routstr.core.outcome import Tally
 from routstr.core.pricing import Usage
 from routstr.core.receipt import Receipt
 
-Media = Literal["json", "multipart"]
+Media = Literal["json", "multipart", "any"]
 
 
 class StreamMeter(Protocol):
