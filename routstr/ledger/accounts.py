@@ -16,7 +16,7 @@ from routstr.errors import (
     KeyRevoked,
 )
 from routstr.ledger.allowance import insufficient
-from routstr.ledger.book import Account, Book, KeyRef
+from routstr.ledger.book import Account, Book, Bounds, KeyRef
 from routstr.ledger.columns import time_text
 from routstr.ledger.commands import TRANSACTION, Command, RowCommand, Transaction
 from routstr.ledger.tables import ApiKey, Deposit, table_of
@@ -95,9 +95,11 @@ async def open_account(transaction: Transaction, key: NewKey) -> Account:
     account = Account(
         id=key.id,
         key_hash=key.hash,
-        expires_at=key.expires_at,
-        balance_limit_msat=key.balance_limit_msat,
-        limit_reset=key.limit_reset,
+        bounds=Bounds(
+            expires_at=key.expires_at,
+            balance_limit_msat=key.balance_limit_msat,
+            limit_reset=key.limit_reset,
+        ),
     )
     transaction.book.add_account(account)
     return account

@@ -40,6 +40,8 @@ class Parties:
     @property
     def free_msat(self) -> int:
         """The most that can be promised besides what is."""
+        if self.child is None and self.payer.bounds.balance_limit_msat is None:
+            return self.payer.available_msat
         caps = (account.cap for account in self.each)
         return min([self.payer.available_msat, *(cap.left_msat for cap in caps if cap is not None)])
 
@@ -97,7 +99,8 @@ def check_permission(parties: Parties, model_id: str, now: datetime) -> None:
         if account.expires_at is not None and account.expires_at <= now:
             raise KeyExpired
     for account in parties.each:
-        if account.allowed_models is not None and model_id not in account.allowed_models:
+        allowed = account.bounds.allowed_models
+        if allowed is not None and model_id not in allowed:
             raise ModelNotAllowed
 
 
@@ -108,7 +111,7 @@ def check_rates(parties: Parties, defaults: Rates, now: datetime) -> RateView | 
     """
     view = rate_view(parties.each, defaults, now)
     for account in parties.each:
-        limit = _own(account.concurrent_max, defaults.concurrent_max)
+        limit = _own(account.bounds.concurrent_max, defaults.concurrent_max)
         if limit and account.running >= limit:
             raise RateLimited(
                 f"The key has {limit} requests running, as many as it may.",
@@ -132,8 +135,9 @@ def rate_view(accounts: Iterable[Account], defaults: Rates, now: datetime) -> Ra
     minute = minute_of(now)
     requests, tokens = [], []
     for account in accounts:
-        request_limit = _own(account.requests_per_minute, defaults.requests_per_minute)
-        token_limit = _own(account.tokens_per_minute, defaults.tokens_per_minute)
+        own = account.bounds
+        request_limit = _own(own.requests_per_minute, defaults.requests_per_minute)
+        token_limit = _own(own.tokens_per_minute, defaults.tokens_per_minute)
         if request_limit or token_limit:
             minute = max(minute, account.rate_minute)
             is_current = account.rate_minute == minute
@@ -225,13 +229,16 @@ def extend(book: Book, parties: Parties, more_msat: int) -> None:
 
 
 def end(book: Book, parties: Parties, held_msat: int, charged_msat: int, tokens: int) -> Account:
-    """A request has ended; yields the payer, whose charge is still to be posted."""
+    """A request has ended; yields the payer with its charge, whose row is still to be appended."""
     minute = minute_of(book.now)
     for account in reversed(parties.each):
+        is_child = account is parties.child
         own_msat, child_msat = _shares(account, held_msat)
         is_current = account.rate_minute >= minute
         ended = replace(
             account,
+            balance_msat=account.balance_msat - (0 if is_child else charged_msat),
+            version=account.version + (0 if is_child else 1),
             reserved_msat=account.reserved_msat - own_msat,
             limit_held_msat=account.limit_held_msat - child_msat,
             total_spent_msat=account.total_spent_msat + charged_msat,
@@ -241,7 +248,7 @@ def end(book: Book, parties: Parties, held_msat: int, charged_msat: int, tokens:
             rate_requests=account.rate_requests if is_current else 0,
             rate_tokens=(account.rate_tokens if is_current else 0) + tokens,
         )
-        if account is parties.child:
+        if is_child:
             assert ended.limit_held_msat >= 0, "a child holds less than nothing"
             book.put_account(ended)
     return ended

@@ -11,7 +11,7 @@ Laws
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from routstr.core.cap import Cap
 from routstr.core.hold import HoldState
@@ -32,6 +32,23 @@ class KeyRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a key may do, as it was agreed when it was made; None: no bound of its own."""
+
+    parent_id: str | None = None
+    expires_at: datetime | None = None
+    allowed_models: tuple[str, ...] | None = None
+    balance_limit_msat: int | None = None
+    limit_reset: str | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_max: int | None = None
+
+
+UNBOUND: Final = Bounds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A row of `apikey` as far as money and permission go; amounts in msat."""
 
@@ -45,22 +62,25 @@ class Account:
     total_requests: int = 0
     first_used_at: datetime | None = None
     last_used_at: datetime | None = None
-    expires_at: datetime | None = None
     revoked_at: datetime | None = None
-    parent_id: str | None = None
-    allowed_models: tuple[str, ...] | None = None
-    balance_limit_msat: int | None = None
-    limit_reset: str | None = None
+    bounds: Bounds = UNBOUND
     limit_base_msat: int = 0
     limit_since: datetime | None = None
     limit_held_msat: int = 0
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_max: int | None = None
     running: int = 0
     rate_minute: int = 0
     rate_requests: int = 0
     rate_tokens: int = 0
+
+    @property
+    def parent_id(self) -> str | None:
+        """Whose child it is, if it is one."""
+        return self.bounds.parent_id
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends, if it does."""
+        return self.bounds.expires_at
 
     @property
     def available_msat(self) -> int:
@@ -75,11 +95,12 @@ class Account:
     @property
     def cap(self) -> Cap | None:
         """How much it may spend, if that is limited."""
-        if self.balance_limit_msat is None:
+        limit_msat = self.bounds.balance_limit_msat
+        if limit_msat is None:
             return None
         return Cap(
-            limit_msat=self.balance_limit_msat,
-            reset=self.limit_reset,
+            limit_msat=limit_msat,
+            reset=self.bounds.limit_reset,
             spent_msat=self.total_spent_msat,
             held_msat=self.held_msat,
             base_msat=self.limit_base_msat,
@@ -204,12 +225,36 @@ class Book:
         request_data: Mapping[str, object] | None = None,
     ) -> Account:
         """Change the balance by `amount_msat` (signed), append the row that says so."""
-        assert account.parent_id is None, "a child key has no balance"
         after = replace(
             account,
             balance_msat=account.balance_msat + amount_msat,
             version=account.version + 1,
         )
+        self.append(
+            after,
+            amount_msat,
+            type_,
+            operation_id,
+            description=description,
+            request_data=request_data,
+        )
+        return after
+
+    def append(
+        self,
+        after: Account,
+        amount_msat: int,
+        type_: PostingType,
+        operation_id: str,
+        *,
+        description: str | None = None,
+        request_data: Mapping[str, object] | None = None,
+    ) -> None:
+        """Append the row of a change that `after` has already, balance and version included."""
+        before = self._accounts[after.id]
+        assert after.parent_id is None, "a child key has no balance"
+        assert after.balance_msat == before.balance_msat + amount_msat
+        assert after.version == before.version + 1
         self.postings.append(
             Posting(
                 api_key_id=after.id,
@@ -223,7 +268,6 @@ class Book:
             )
         )
         self._put(after)
-        return after
 
     def changed_accounts(self) -> list[tuple[Account, Account]]:
         """(as loaded, as now) of each account that changed."""

@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Executable, text
 
 from routstr.core.hold import HoldState
-from routstr.ledger.book import Account, Book, HoldRow, KeyRef
+from routstr.ledger.book import Account, Book, Bounds, HoldRow, KeyRef
 from routstr.ledger.columns import as_json, as_time, time_text
 from routstr.ledger.commands import LostRace
 from routstr.ledger.connection import LedgerConnection
@@ -214,18 +214,20 @@ async def load_accounts(
             total_requests=row.total_requests,
             first_used_at=_time(row.first_used_at),
             last_used_at=_time(row.last_used_at),
-            expires_at=_time(row.expires_at),
             revoked_at=_time(row.revoked_at),
-            parent_id=row.parent_id,
-            allowed_models=_models(row.allowed_models),
-            balance_limit_msat=row.balance_limit,
-            limit_reset=row.limit_reset,
+            bounds=Bounds(
+                parent_id=row.parent_id,
+                expires_at=_time(row.expires_at),
+                allowed_models=_models(row.allowed_models),
+                balance_limit_msat=row.balance_limit,
+                limit_reset=row.limit_reset,
+                requests_per_minute=row.requests_per_minute,
+                tokens_per_minute=row.tokens_per_minute,
+                concurrent_max=row.concurrent_max,
+            ),
             limit_base_msat=row.limit_base,
             limit_since=_time(row.limit_since),
             limit_held_msat=row.limit_held,
-            requests_per_minute=row.requests_per_minute,
-            tokens_per_minute=row.tokens_per_minute,
-            concurrent_max=row.concurrent_max,
             running=row.running,
             rate_minute=row.rate_minute,
             rate_requests=row.rate_requests,

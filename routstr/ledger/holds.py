@@ -342,7 +342,7 @@ def _end(
             ended_at=book.now,
         )
     )
-    book.post(
+    book.append(
         payer,
         -bill.charged_msat,
         "usage",

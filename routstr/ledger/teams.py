@@ -25,7 +25,7 @@ from routstr.errors import (
 )
 from routstr.ledger.accounts import APIKEY, OWNER_KEY_ID
 from routstr.ledger.allowance import insufficient
-from routstr.ledger.book import Account, Book, KeyRef
+from routstr.ledger.book import Account, Book, Bounds, KeyRef
 from routstr.ledger.commands import Command, RowCommand, Transaction
 from routstr.ledger.tables import Deposit, Withdrawal, table_of
 from routstr.ledger.tables_house import LightningInvoice
@@ -174,14 +174,16 @@ class MakeChildren(RowCommand[MadeChildren]):
         return Account(
             id=child.id,
             key_hash=child.hash,
-            parent_id=parent.id,
-            expires_at=terms.expires_at,
-            balance_limit_msat=terms.balance_limit_msat,
-            limit_reset=terms.limit_reset,
-            allowed_models=terms.allowed_models,
-            requests_per_minute=terms.requests_per_minute,
-            tokens_per_minute=terms.tokens_per_minute,
-            concurrent_max=terms.concurrent_max,
+            bounds=Bounds(
+                parent_id=parent.id,
+                expires_at=terms.expires_at,
+                balance_limit_msat=terms.balance_limit_msat,
+                limit_reset=terms.limit_reset,
+                allowed_models=terms.allowed_models,
+                requests_per_minute=terms.requests_per_minute,
+                tokens_per_minute=terms.tokens_per_minute,
+                concurrent_max=terms.concurrent_max,
+            ),
         )
 
 
