@@ -9,9 +9,11 @@ import pytest
 
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import KeyView, find_key
+from routstr.ledger.teams import RevokeChild
 from tests.fakes.upstream_script import Gate, Script
-from tests.harness.funding import FundedKey, balance_msat, fund, told, usage_rows
+from tests.harness.funding import FundedKey, balance_msat, child_of, fund, told, usage_rows
 from tests.harness.shop import PATH, Shop, open_shop, order
+from tests.harness.till import ON_SQLITE
 
 SLICE_TOKENS = 20
 PROMPT_BYTES = 111  # of `order(stream=True, max_tokens=1000)` as serialised again
@@ -120,6 +122,27 @@ async def test_when_the_money_ends_the_stream_ends_cleanly(shop: Shop, asked: bo
     assert await balance_msat(shop.ctx, key) == held_msat + row.amount_msat
     assert call.events_sent < PIECES
     assert_clean_end(text, -row.amount_msat, asked)
+
+
+@ON_SQLITE
+async def test_a_revoked_childs_stream_ends_on_what_it_holds(shop: Shop) -> None:
+    parent, gate = await shop.key(10_000), Gate()
+    child = await child_of(shop.ctx, parent)
+    shop.upstream.default = Script(gate=gate, **LONG)  # type: ignore[arg-type]  # by name
+    gate.open(1)
+    async with streaming(shop, child) as stream:
+        pieces = stream.aiter_raw()
+        text = await anext(pieces)
+        held_msat = (await view(shop, child)).held_msat
+        assert (await view(shop, parent)).reserved_msat == held_msat
+        revoke = RevokeChild(parent=KeyRef(id=parent.id), child=KeyRef(id=child.id))
+        await shop.ctx.ledger.submit(revoke)
+        text = await drip(pieces, gate, seen=text)
+    await shop.quiet()
+    [row] = await usage_rows(shop.ctx, parent)
+    assert told(row)["outcome"] == "budget_exhausted"
+    assert 0 < -row.amount_msat <= held_msat
+    assert_clean_end(text, -row.amount_msat, asked=False)
 
 
 def assert_clean_end(text: bytes, charged_msat: int, asked: bool) -> None:

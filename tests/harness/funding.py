@@ -3,14 +3,17 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import text
 
 from routstr.flows.context import Context
+from routstr.flows.deposit import preview_of
 from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
 from routstr.ledger.reads import StatementRow, find_key, statement
+from routstr.ledger.teams import ChildTerms, MakeChildren, NewChild
 
 # Guarantees, section 3: I-5 and I-9, then I-4 and every hold ended; each counts breaches.
 AUDIT = {
@@ -69,6 +72,21 @@ async def funded_key(ctx: Context, amount_msat: int) -> FundedKey:
     if amount_msat:
         await fund(ctx, key.id, amount_msat)
     return FundedKey(id=key.id, text=api_key)
+
+
+async def child_of(ctx: Context, parent: FundedKey, **terms: Any) -> FundedKey:
+    """A child key of its; `terms` are fields of ChildTerms."""
+    child = FundedKey(id=ctx.new_id("key"), text=f"sk-{secrets.token_hex(32)}")
+    key_hash = ctx.wallet.vault.key_hash(child.text)
+    command = MakeChildren(
+        parent=KeyRef(id=parent.id),
+        children=[NewChild(id=child.id, hash=key_hash, preview=preview_of(child.text))],
+        terms=ChildTerms(**terms),
+        fingerprint="f",
+        cost_msat=0,
+    )
+    await ctx.ledger.submit(command)
+    return child
 
 
 async def fund(ctx: Context, key_id: str, amount_msat: int) -> None:

@@ -24,12 +24,14 @@ from routstr.ledger.idempotency import (
 )
 from routstr.ledger.leases import Claim, DropLeases, Postpone
 from routstr.ledger.sagas import MarkSent, Operation, OperationState
+from routstr.ledger.teams import RevokeChild
 from routstr.ledger.withdrawals import FailWithdrawal
 from tests.ledger.node import (
     MINT_URL,
     Node,
     credit_command,
     issue_command,
+    make_children,
     new_key,
     reserve,
     settle,
@@ -185,6 +187,23 @@ async def transferring(node: Node) -> AnyCommand:
     return Transfer(transfer_id="t", payer=payer, payee=payee, amount_msat=12_000)
 
 
+async def making_children(node: Node) -> AnyCommand:
+    return make_children(await funded(node), "c", "d", cost_msat=1000, balance_limit_msat=5)
+
+
+async def settling_by_child(node: Node) -> AnyCommand:
+    parent = await funded(node)
+    await node.ledger.submit(make_children(parent, "c", balance_limit_msat=500))
+    await node.ledger.submit(reserve("h", KeyRef(id="key_c"), 400, quote_msat=5000))
+    return settle("h", parent, 700, spender_id="key_c", tokens=9)
+
+
+async def revoking(node: Node) -> AnyCommand:
+    parent = await funded(node)
+    await node.ledger.submit(make_children(parent, "c"))
+    return RevokeChild(parent=parent, child=KeyRef(id="key_c"))
+
+
 async def marking_sent(node: Node) -> AnyCommand:
     return MarkSent(operation_id=(await begun_deposit(node)).id)
 
@@ -218,6 +237,9 @@ SCENES: list[Scene] = [
     issuing,
     failing_withdrawal,
     transferring,
+    making_children,
+    settling_by_child,
+    revoking,
     marking_sent,
     saving_mint,
     finishing_job,

@@ -9,12 +9,10 @@ import httpx
 import pytest
 
 from routstr.core.quota import minute_of
-from routstr.flows.deposit import preview_of
 from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
-from routstr.ledger.teams import ChildTerms, MakeChildren, NewChild
-from tests.harness.funding import FundedKey, balance_msat, fund, usage_rows
+from tests.harness.funding import FundedKey, balance_msat, child_of, fund, usage_rows
 from tests.harness.shop import PATH, Shop, open_shop, order
 from tests.harness.till import ON_SQLITE
 
@@ -38,17 +36,8 @@ class Family:
 
 
 async def family(shop: Shop, **terms: Any) -> Family:
-    parent, text = await shop.key(), f"sk-{secrets.token_hex(32)}"
-    child = FundedKey(id=shop.ctx.new_id("key"), text=text)
-    key_hash = shop.ctx.wallet.vault.key_hash(text)
-    command = MakeChildren(
-        parent=KeyRef(id=parent.id),
-        children=[NewChild(id=child.id, hash=key_hash, preview=preview_of(text))],
-        terms=ChildTerms(**terms),
-        fingerprint="f",
-        cost_msat=0,
-    )
-    await shop.ctx.ledger.submit(command)
+    parent = await shop.key()
+    child = await child_of(shop.ctx, parent, **terms)
     return Family(shop=shop, parent=parent, child=child)
 
 
