@@ -2,6 +2,7 @@
 
 Laws
 - Closed asks, open does not, half-open asks once: whoever asks first after the pause is the probe.
+  A probe that takes long is joined by another now and then: it may be writing a long answer.
 - A result counts only in the state it was asked in: what comes late from before a pause, or from
   beside a probe, changes nothing, but for a wait that the upstream itself has told.
 - A told wait (Retry-After, RFC 9110 §10.2.3) is kept to the end; any other pause may be cut short
@@ -22,6 +23,7 @@ FAILED_PERCENT_MAX: Final = 50
 WINDOW_S: Final = 60.0
 PAUSE_FIRST_S: Final = 5.0  # doubled by each probe that fails
 PAUSE_MAX_S: Final = 60.0
+PROBES_APART_S: Final = 5.0
 TOLD_MAX_S: Final = 300.0  # an upstream may not send itself away for longer
 
 
@@ -67,22 +69,28 @@ class Breaker:
         self._ticket = 0
         self._trips = 0
         self._was_told = False
+        self._probed_at_s: float = 0
         self._results: deque[tuple[float, bool]] = deque(maxlen=RESULTS_MAX)
 
     def admits(self, now_s: float) -> bool:
         """Whether it may be asked now, as a probe if it was open."""
-        if self.state is State.OPEN:
-            return now_s >= self.open_until_s
-        return self.state is State.CLOSED
+        match self.state:
+            case State.CLOSED:
+                return True
+            case State.OPEN:
+                return now_s >= self.open_until_s
+            case State.HALF_OPEN:
+                return now_s >= self._probed_at_s + PROBES_APART_S
 
     def may_be_forced(self, now_s: float) -> bool:
         """Whether a probe may come before the pause is over, because nobody else is left."""
         return self.state is State.OPEN and not (self._was_told and now_s < self.open_until_s)
 
-    def enter(self) -> int:
+    def enter(self, now_s: float) -> int:
         """Ask it: the ticket to tell the result with. Call only if it admits or may be forced."""
-        if self.state is not State.CLOSED:
+        if self.state is State.OPEN:
             self._move(Event.PROBE)
+        self._probed_at_s = now_s
         return self._ticket
 
     def succeeded(self, ticket: int, now_s: float) -> int:

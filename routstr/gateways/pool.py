@@ -66,8 +66,8 @@ class Attempt:
         self._member = member
         self._now_s = now_s
         self._breakers = member.breakers(model_id)
-        self._tickets = [breaker.enter() for breaker in self._breakers]
         self._started_s = now_s()
+        self._tickets = [breaker.enter(self._started_s) for breaker in self._breakers]
         self._is_closed = False
         member.running += 1
 
@@ -86,8 +86,9 @@ class Attempt:
         return self._now_s() - self._started_s
 
     def began(self) -> None:
-        """The head of an answer has arrived."""
+        """The head of an answer has arrived: the upstream is there, whatever the model does."""
         self._member.note_latency(self.age_s())
+        self._succeeded(WHOLE)
 
     def succeeded(self) -> None:
         """It gave output, or another answer that is no failure of its own."""

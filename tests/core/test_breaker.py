@@ -8,6 +8,7 @@ from routstr.core.breaker import (
     FAILURES_IN_A_ROW_MAX,
     PAUSE_FIRST_S,
     PAUSE_MAX_S,
+    PROBES_APART_S,
     RESULTS_MIN,
     TOLD_MAX_S,
     Breaker,
@@ -20,7 +21,7 @@ def opened(at_s: float = 0) -> Breaker:
     breaker = Breaker()
     for _ in range(FAILURES_IN_A_ROW_MAX):
         assert breaker.admits(at_s)
-        breaker.failed(breaker.enter(), at_s)
+        breaker.failed(breaker.enter(at_s), at_s)
     return breaker
 
 
@@ -28,9 +29,13 @@ def test_failures_in_a_row_open_it_and_one_probe_closes_it() -> None:
     breaker = opened()
     assert not breaker.admits(PAUSE_FIRST_S - 1)
     assert breaker.admits(PAUSE_FIRST_S)
-    probe = breaker.enter()
+    probe = breaker.enter(PAUSE_FIRST_S)
     assert breaker.state is State.HALF_OPEN
-    assert not breaker.admits(PAUSE_FIRST_S + 100), "one probe at a time"
+    late_s = PAUSE_FIRST_S + PROBES_APART_S
+    assert not breaker.admits(late_s - 1), "one probe at a time"
+    assert breaker.admits(late_s), "unless it takes long"
+    assert breaker.enter(late_s) == probe
+    assert not breaker.admits(late_s)
     breaker.succeeded(probe, PAUSE_FIRST_S)
     assert (breaker.state, breaker.failures) == (State.CLOSED, 0)
 
@@ -39,8 +44,8 @@ def test_a_success_in_between_starts_the_row_anew() -> None:
     breaker = Breaker()
     for _ in range(2):
         for _ in range(FAILURES_IN_A_ROW_MAX - 1):
-            breaker.failed(breaker.enter(), 0)
-        breaker.succeeded(breaker.enter(), 0)
+            breaker.failed(breaker.enter(0), 0)
+        breaker.succeeded(breaker.enter(0), 0)
     assert breaker.admits(0)
 
 
@@ -49,9 +54,9 @@ def test_half_of_many_results_opens_it_but_only_recent_ones_count() -> None:
         breaker, now_s = Breaker(), 0
         for place in range(RESULTS_MIN):
             if place % 2:
-                breaker.failed(breaker.enter(), now_s)
+                breaker.failed(breaker.enter(now_s), now_s)
             else:
-                breaker.succeeded(breaker.enter(), now_s)
+                breaker.succeeded(breaker.enter(now_s), now_s)
             now_s += apart_s
         assert breaker.admits(now_s) is not opens
 
@@ -61,35 +66,35 @@ def test_each_failed_probe_doubles_the_pause_up_to_its_limit() -> None:
     for _ in range(6):
         pauses.append(breaker.open_until_s - now_s)
         now_s = breaker.open_until_s
-        breaker.failed(breaker.enter(), now_s)
+        breaker.failed(breaker.enter(now_s), now_s)
     assert pauses == [5, 10, 20, 40, PAUSE_MAX_S, PAUSE_MAX_S]
 
 
 def test_a_told_wait_is_kept_and_bounded_and_no_probe_is_forced_before() -> None:
     breaker = Breaker()
-    breaker.failed(breaker.enter(), 0, told_wait_s=30)
+    breaker.failed(breaker.enter(0), 0, told_wait_s=30)
     assert not breaker.admits(29)
     assert not breaker.may_be_forced(29)
     assert breaker.admits(30)
-    breaker.failed(breaker.enter(), 30, told_wait_s=10**6)
+    breaker.failed(breaker.enter(0), 30, told_wait_s=10**6)
     assert breaker.open_until_s == 30 + TOLD_MAX_S
     assert opened().may_be_forced(0), "our own pause may be cut short"
 
 
 def test_what_is_final_opens_at_once() -> None:
     breaker = Breaker()
-    breaker.failed(breaker.enter(), 0, is_final=True)
+    breaker.failed(breaker.enter(0), 0, is_final=True)
     assert breaker.state is State.OPEN
 
 
 def test_late_results_change_nothing() -> None:
     breaker = Breaker()
-    early = breaker.enter()
+    early = breaker.enter(0)
     for _ in range(FAILURES_IN_A_ROW_MAX):
         breaker.failed(early, 0)
     breaker.succeeded(early, 1)
     states = [breaker.state]
-    probe = breaker.enter()
+    probe = breaker.enter(6)
     breaker.failed(early, 6)
     breaker.let_go(early)
     states.append(breaker.state)
@@ -103,7 +108,7 @@ def test_late_results_change_nothing() -> None:
 
 def test_a_probe_that_is_let_go_leaves_its_place_to_the_next() -> None:
     breaker = opened()
-    breaker.let_go(breaker.enter())
+    breaker.let_go(breaker.enter(0))
     assert breaker.state is State.OPEN
     assert breaker.admits(PAUSE_FIRST_S)
 
