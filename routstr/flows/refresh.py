@@ -205,7 +205,13 @@ def config_of(ctx: Context, row: UpstreamRow) -> UpstreamConfig | None:
 def _found(model: ListedModel, config: UpstreamConfig, now: datetime) -> FoundModel:
     """A listed model with its prices: the upstream's own, else those of the public list."""
     provider = PROVIDERS[config.provider_type]
-    known = known_price(model.id, provider=provider.prices_from, base_url=config.base_url, now=now)
+    known = known_price(
+        model.id,
+        provider=provider.prices_from,
+        base_url=config.base_url,
+        now=now,
+        context_length=model.context_length,
+    )
     usd, source = model.usd, LISTED if model.usd else None
     if not usd and not model.is_priceless and known is not None:
         usd, source = known.usd, SOURCE

@@ -44,7 +44,10 @@ _FIELDS: Final[Mapping[str, tuple[str, Decimal]]] = {
     "input_audio_hours": ("second", _PER_HOUR),
 }
 # A model with such a word in its name uses what is dearer than text: it needs that price, too.
-_NEEDED: Final = {"audio": "audio_output", "realtime": "audio_output", "image": "image_output"}
+_NEEDED: Final = {"audio": "audio_output", "image": "image_output"}
+# What these do by themselves (searches, sessions, screens) has prices that no usage tells: the
+# operator sets one, or they are not sold.
+_UNTOLD: Final = ("search", "research", "realtime", "-live", "computer-use")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +59,34 @@ class KnownPrice:
 
 
 def known_price(
-    model_id: str, *, provider: str | None, base_url: str, now: datetime
+    model_id: str,
+    *,
+    provider: str | None,
+    base_url: str,
+    now: datetime,
+    context_length: int = 0,
 ) -> KnownPrice | None:
     """What the list says of a model of that provider, or of whoever is at that URL.
 
+    `context_length` is what the upstream says it has: a prompt as long as that can be meant.
     None when it does not know the place or the model, or not all that the model's use would cost.
     """
+    name = model_id.lower()
+    if any(word in name for word in _UNTOLD):
+        return None
     try:
         _, model = _bundled().find_provider_model(
             model_id, None, provider, None if provider else base_url
         )
     except LookupError:
         return None
+    longest = max(context_length, model.context_window or CONTEXT_TOKENS_MAX)
     dearest: dict[str, Decimal] = {}
     for hour in range(HOURS):
-        for name, value in _prices(model, now + timedelta(hours=hour)).items():
-            dearest[name] = max(value, dearest.get(name, value))
+        for kind, value in _prices(model, now + timedelta(hours=hour), longest).items():
+            dearest[kind] = max(value, dearest.get(kind, value))
     usd = usd_prices({name: format(value, "f") for name, value in dearest.items()})
-    lacks = (needed for word, needed in _NEEDED.items() if word in model_id.lower())
+    lacks = (needed for word, needed in _NEEDED.items() if word in name)
     if not usd or any(needed not in usd for needed in lacks):
         return None
     return KnownPrice(usd=usd_texts(usd), context_length=model.context_window or 0)
@@ -84,8 +97,8 @@ def _bundled() -> DataSnapshot:
     return DataSnapshot(providers=providers, from_auto_update=False)
 
 
-def _prices(model: ModelInfo, at: datetime) -> dict[str, Decimal]:
-    listed, longest = model.get_prices(at), model.context_window or CONTEXT_TOKENS_MAX
+def _prices(model: ModelInfo, at: datetime, longest: int) -> dict[str, Decimal]:
+    listed = model.get_prices(at)
     found: dict[str, Decimal] = {}
     for field, (name, per) in _FIELDS.items():
         value = getattr(listed, field)

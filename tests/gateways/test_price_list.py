@@ -31,7 +31,11 @@ def test_the_place_may_be_known_by_its_url() -> None:
     assert local is None
 
 
-@pytest.mark.parametrize("model", ["nobody-knows", "gpt-4o-audio-preview", "gpt-image-1", ""])
+@pytest.mark.parametrize(
+    "model",
+    ["nobody-knows", "gpt-4o-audio-preview", "gpt-image-1", "gpt-4o-mini-search-preview",
+     "o3-deep-research", "gpt-4o-realtime-preview", ""],
+)  # fmt: skip
 def test_what_is_not_wholly_known_has_no_price(model: str) -> None:
     assert known_price(model, provider="openai", base_url="", now=NOW) is None
 
@@ -50,3 +54,16 @@ def test_no_price_of_the_list_is_below_what_it_says() -> None:
             assert Decimal(known.usd["input"]) * 10**6 >= listed
             seen += 1
     assert seen > 100
+
+
+def test_a_tier_counts_where_the_context_reaches_it() -> None:
+    """Of Sonnet 4.5, prompts beyond 200 000 tokens cost twice as much."""
+    prices = []
+    for context_length in (0, 200_000, 1_000_000):
+        known = known_price(
+            "claude-sonnet-4-5", provider="anthropic", base_url="", now=NOW,
+            context_length=context_length,
+        )  # fmt: skip
+        assert known is not None
+        prices.append(Decimal(known.usd["input"]))
+    assert prices[0] == prices[1] < prices[2]
