@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from bench import failover, offsets, proof, starving
+from bench import failover, offsets, proof, starving, suites
 
 PARTS: Final[Mapping[str, proof.Part]] = {
+    "clients": suites.prove_clients,
     "failover": failover.prove,
+    "bounds": suites.prove_bounds,
     "offsets": offsets.prove,
     "starving": starving.prove,
 }

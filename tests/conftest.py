@@ -3,6 +3,7 @@
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.harness.memory",
@@ -11,6 +12,9 @@ pytest_plugins = [
     "tests.harness.mint",
     "tests.harness.process",
 ]
+
+# For the proofs: `--hypothesis-profile=thorough`.
+settings.register_profile("thorough", max_examples=20_000, deadline=None)
 
 # Whoever asks for one of these fixtures carries the mark; nobody has to remember it.
 MARKS: Final = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from routstr.core.hold import charge
@@ -114,7 +114,6 @@ def uses(draw: st.DrawFn, order: Order, model: Model, quote: Quote) -> Usage:
     return Usage(input_tokens=prompt, output_tokens=sum(outputs), **parts, **units)
 
 
-@settings(max_examples=200)
 @given(st.data())
 def test_no_use_costs_more_than_the_quote(data: st.DataObject) -> None:
     model = data.draw(models())

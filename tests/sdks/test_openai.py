@@ -1,12 +1,14 @@
 """OpenAI's own Python SDK buys everything that it has a method for; a warning is an error."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from tests.core.forms import wav
+from tests.fakes.upstream_dialects import response_body
 from tests.fakes.upstream_script import MODEL, Script
 from tests.harness.funding import FundedKey
 from tests.harness.shop import Shop
@@ -17,6 +19,8 @@ pytestmark = ON_SQLITE
 
 TOKENS_MSAT = 100 + 10 * 2 + 5 * 5  # 10 in, 5 out
 ASKED: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Count to three."}]}
+RECORDING = Path(__file__).parents[1] / "recordings" / "responses" / "plain.sse"
+RECORDED = [event + b"\n\n" for event in RECORDING.read_bytes().split(b"\n\n") if event]
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
 HEAD = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
 USED = b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}'
@@ -121,3 +125,26 @@ async def test_completions(client: openai.AsyncOpenAI, shop: Shop, billed: Bille
     answer = await client.completions.create(model=MODEL, prompt="Once", max_tokens=20)
     assert answer.choices[0].text == " upon a time"
     await billed(TOKENS_MSAT)
+
+
+async def test_a_response(client: openai.AsyncOpenAI, shop: Shop, billed: Billed) -> None:
+    shop.upstream.script(response_body())
+    answer = await client.responses.create(model=MODEL, input="Count to three.")
+    assert answer.output_text == "one two three"
+    assert answer.usage is not None
+    assert answer.usage.model_extra is not None
+    assert answer.usage.model_extra["cost"]["total_msats"] == TOKENS_MSAT
+    await billed(TOKENS_MSAT)
+
+
+async def test_a_streamed_response(client: openai.AsyncOpenAI, shop: Shop, billed: Billed) -> None:
+    shop.upstream.script(Script(events=RECORDED))
+    async with client.responses.stream(model=MODEL, input="Count to three.") as stream:
+        said = "".join(
+            [event.delta async for event in stream if event.type == "response.output_text.delta"]
+        )
+        final = await stream.get_final_response()
+    assert said == final.output_text != ""
+    assert final.usage is not None
+    used = final.usage
+    await billed(100 + 2 * used.input_tokens + 5 * used.output_tokens)
