@@ -86,11 +86,13 @@ def sold_paths(prices: UsdPrices) -> frozenset[str]:
     """The paths that such prices are enough for.
 
     Prices of both sides can meter everything; a price of the input alone only what answers without
-    tokens; a price per unit what is counted in it.
+    tokens, and images if those have a price of their own; a price per unit what is counted in it.
     """
     if "input" in prices and "output" in prices:
         return EVERY_PATH
     paths = frozenset({EMBEDDINGS, MODERATIONS}) if "input" in prices else frozenset[str]()
+    if "input" in prices and "image_output" in prices:
+        paths |= IMAGES
     return paths.union(*(counted for unit, counted in UNITS.items() if unit in prices))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from routstr.core.money import ceil_div, floor_div
 from routstr.core.order import Order
-from routstr.core.pricing import RATES, TOKENS_PER_MTOK, Model, Price, cost_of
+from routstr.core.pricing import OUTPUT_CLASSES, RATES, TOKENS_PER_MTOK, Model, Price, cost_of
 from routstr.errors import InvalidModel, InvalidParameter, RoutstrError
 
 OUTPUT_TOKENS_MIN: Final = 16
@@ -107,7 +107,7 @@ def quote_of(order: Order, model: Model) -> Quote:
     """
     limit = _output_limit(order, model)
     price, media = model.price, order.media
-    if order.sold_by and all(getattr(price, name) is None for name in order.sold_by):
+    if order.sold_by and not _is_sold(order, price, limit):
         raise InvalidModel(f"{model.id} is not sold here for this endpoint.", param="model")
     context_length = model.context_length * order.inputs
     body_tokens = order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0)
@@ -136,6 +136,13 @@ def quote_of(order: Order, model: Model) -> Quote:
     if quote.total_msat == 0 and not (model.is_free or order.is_free):
         raise InvalidModel(f"{model.id} has no price for this.", param="model")
     return quote
+
+
+def _is_sold(order: Order, price: Price, limit: int) -> bool:
+    """Whether one of the prices that it needs is there, and bounded if it is one of tokens."""
+    sold_by = {name for name in order.sold_by if getattr(price, name) is not None}
+    is_by_output = sold_by <= set(OUTPUT_CLASSES.values())
+    return bool(sold_by) and (limit > 0 or not is_by_output)
 
 
 def _output_limit(order: Order, model: Model) -> int:

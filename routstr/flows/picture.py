@@ -37,6 +37,7 @@ NO_LENGTH: Final = (
 NO_RATE: Final = "The exchange rate was never known, so no price is either."
 OFF: Final = "The operator of this node does not sell that model."
 GONE: Final = "That model is no longer offered by its upstream."
+_WRITTEN: Final = {"output", "image_output"}
 UNIT_CONTEXT: Final = 8_192  # of what is sold by the unit alone: no price hangs on it
 
 
@@ -149,7 +150,7 @@ def _offered(model: StoredModel, upstream: UpstreamRow, rate: Rate | None) -> Ca
         forwarded_model_id=model.forwarded_model_id,
         price=price,
         context_length=context,
-        max_output_tokens=output if model.is_free or "output" in usd else 0,
+        max_output_tokens=output if model.is_free or _WRITTEN & usd.keys() else 0,
         weight=upstream.weight,
         paths=paths,
         fee_ppm=fee_ppm,

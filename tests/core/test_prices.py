@@ -107,6 +107,7 @@ def test_prices_say_what_can_be_sold() -> None:
     assert sold_paths({"input": one, "output": one}) == EVERY_PATH
     assert sold_paths({"input": one}) == {"/embeddings", "/moderations"}
     assert sold_paths({"character": one}) == {"/audio/speech"}
+    assert sold_paths({"input": one, "image_output": one}) >= {"/embeddings", "/images/edits"}
     assert sold_paths({"output": one}) == sold_paths({}) == set()
 
 

@@ -95,6 +95,14 @@ def test_images_by_the_token_cannot_be_lowered() -> None:
     assert cost_of(seen, BY_TOKEN.price).total_msat == 10 * 5 + 40 * 10 + 300 * 40
 
 
+def test_images_by_the_token_need_a_limit_of_tokens() -> None:
+    order = parse(GENERATE, prompt="a cat")
+    with pytest.raises(InvalidModel):
+        quote_of(order, replace(BY_TOKEN, max_output_tokens=0))
+    both = replace(BY_TOKEN, max_output_tokens=0, price=replace(BY_TOKEN.price, image_msat=1))
+    assert quote_of(order, both).total_msat == order.prompt_bytes * 5 + 1
+
+
 def test_an_insane_report_leaves_the_images() -> None:
     order = parse(GENERATE, prompt="a cat")
     seen = tally(GENERATE, order, {"data": [IMAGE], "usage": {"input_tokens": -1}})
