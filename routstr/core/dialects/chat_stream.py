@@ -12,18 +12,16 @@ from typing import Final
 
 import orjson
 
-from routstr.core.dialects.chat_answer import Part, Piece, json_object, read_piece
-from routstr.core.outcome import Tally, output_tokens_of
+from routstr.core.dialects.chat_answer import Part, Piece, read_piece
+from routstr.core.dialects.event_meter import EventMeter
 from routstr.core.pricing import Usage
 from routstr.core.receipt import add_usage, splice_cost, usage_in, usage_object
-from routstr.core.sse import EVENT_BYTES_MAX, EventSplitter, EventTooLarge, data_of, with_data
-from routstr.core.usage import INSANE
+from routstr.core.sse import EVENT_BYTES_MAX, data_of, with_data
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
-_DONE: Final = b"[DONE]"
 
 
-class ChatStreamMeter:
+class ChatStreamMeter(EventMeter):
     """The meter of one chat stream: `feed` each chunk, `close` at its end, then one of the ends.
 
     `usage_cap` is the most tokens a sane usage reports (`Quote.usage_cap`). `part` is where a
@@ -37,92 +35,16 @@ class ChatStreamMeter:
     def __init__(
         self, *, usage_asked: bool, usage_cap: int, event_bytes_max: int = EVENT_BYTES_MAX
     ) -> None:
+        """Nothing was seen."""
+        super().__init__(usage_cap=usage_cap, event_bytes_max=event_bytes_max)
         self._usage_asked = usage_asked
-        self._usage_cap = usage_cap
         self._held_bytes_max = event_bytes_max
-        self._splitter = EventSplitter(event_bytes_max=event_bytes_max)
         self._held = _Held()
         self._done_event = DONE_EVENT
-        self._is_over = False
-        # what was seen
         self._first: dict[str, object] = {}
         self._open: set[int] = set()
         self._finished: set[int] = set()
-        self._usage: Usage | None = None
-        self._usage_insane = False
         self._usage_data: bytes | None = None
-        self._done_seen = False
-        self._output_seen = False
-        self._output_text_bytes = 0
-        self._malformed_events = 0
-        self._bytes_out = 0
-        self.error: object = None  # the upstream's own error object: redact before showing
-
-    # ── while it runs ─────────────────────────────────────────────────────────────────────────
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Take a chunk of the upstream's bytes and give those to hand on now.
-
-        Raises EventTooLarge, whose `ready` is what may still be handed on: the stream is cut.
-        """
-        if self._is_over:
-            return b""
-        out = bytearray()
-        try:
-            for event in self._splitter.feed(chunk):
-                out += self._take(event)
-                if self._is_over:
-                    break
-        except EventTooLarge as error:
-            self._is_over = True
-            raise EventTooLarge(self._given(bytes(out))) from error
-        return self._given(bytes(out))
-
-    def close(self) -> bytes:
-        """Say that the upstream's bytes have ended; gives the last to hand on. Call before `tally`.
-
-        A last event without its empty line counts if it is complete otherwise; half an event is
-        dropped, as every client drops it (WHATWG HTML 9.2.6).
-        """
-        tail = self._splitter.flush()
-        if self._is_over or not tail:
-            return b""
-        event = tail + _missing_end(tail)
-        data = data_of(event)
-        if data is None or (data.strip() != _DONE and json_object(data) is None):
-            return b""
-        return self._given(self._take(event))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more counts: `[DONE]`, an error or an oversized event was seen."""
-        return self._is_over
-
-    @property
-    def finish_seen(self) -> bool:
-        """Whether a `finish_reason` was seen, so that a drain for usage is worth its wait."""
-        return bool(self._finished)
-
-    @property
-    def output_tokens_estimate(self) -> int:
-        """Output tokens so far: our count, or the upstream's running one if that is higher."""
-        reported = self._usage.output_tokens if self._usage else 0
-        return max(output_tokens_of(self._output_text_bytes), reported)
-
-    @property
-    def tally(self) -> Tally:
-        """What was seen so far."""
-        return Tally(
-            usage=self._usage,
-            usage_insane=self._usage_insane,
-            finish_seen=self.finish_seen,
-            done_seen=self._done_seen,
-            output_seen=self._output_seen,
-            output_text_bytes=self._output_text_bytes,
-            malformed_events=self._malformed_events,
-            error_seen=self.error is not None,
-            bytes_out=self._bytes_out,
-        )
 
     # ── how it ends ───────────────────────────────────────────────────────────────────────────
 
@@ -173,19 +95,7 @@ class ChatStreamMeter:
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, event: bytes) -> bytes:
-        """Count an event; gives what to hand on now."""
-        data = data_of(event)
-        if data is None or not data.strip():
-            return self._trail(event)
-        if data.strip() == _DONE:
-            self._done_seen = self._is_over = True
-            self._done_event = event
-            return b""
-        value = json_object(data)
-        if value is None:
-            self._malformed_events += 1
-            return self._held.release() + event
+    def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:
         piece = read_piece(value, part=self.part, usage_cap=self._usage_cap)
         is_usage_only = self._is_usage_only(piece)
         self._count(piece, value, data)
@@ -201,13 +111,20 @@ class ChatStreamMeter:
                 return b""
             self._held.hold_usage(event)
             return self._held.release_over(self._held_bytes_max)
-        return self._held.release() + event if piece.output_seen else self._trail(event)
+        return self._held.release() + event if piece.output_seen else self._pass_on(event)
+
+    def _pass_malformed(self, event: bytes) -> bytes:
+        return self._held.release() + event
+
+    def _take_done(self, event: bytes) -> None:
+        self._done_seen = self._is_over = True
+        self._done_event = event
 
     def _is_usage_only(self, piece: Piece) -> bool:
         """Whether the event is there for its usage alone: no choices, or only ended ones."""
         return piece.usage is not None and not piece.output_seen and piece.indexes <= self._finished
 
-    def _trail(self, event: bytes) -> bytes:
+    def _pass_on(self, event: bytes) -> bytes:
         """Hand on an event without output, behind what is held."""
         if not self._held.events:
             return event
@@ -221,10 +138,10 @@ class ChatStreamMeter:
         self._finished |= piece.finished
         self._output_seen = self._output_seen or piece.output_seen
         self._output_text_bytes += piece.output_text_bytes
-        if piece.usage is INSANE:
-            self._usage, self._usage_insane, self._usage_data = None, True, None
-        elif piece.usage is not None:
-            self._usage, self._usage_insane, self._usage_data = piece.usage, False, data
+        self._finish_seen = bool(self._finished)
+        self._report(piece.usage)
+        if piece.usage is not None:
+            self._usage_data = data if self._usage is not None else None
 
     def _with_cost(self, event: bytes, cost: bytes, usage: Usage | None) -> bytes:
         data = data_of(event) or b""
@@ -236,10 +153,6 @@ class ChatStreamMeter:
 
     def _identity(self) -> dict[str, object]:
         return {"object": self.chunk_object, **self._first}
-
-    def _given(self, out: bytes) -> bytes:
-        self._bytes_out += len(out)
-        return out
 
 
 class _Held:
@@ -278,13 +191,6 @@ class _Held:
     def release_over(self, bytes_max: int) -> bytes:
         """Everything, if it is more than `bytes_max`: an endless trail must not fill the memory."""
         return self.release() if self._bytes > bytes_max else b""
-
-
-def _missing_end(tail: bytes) -> bytes:
-    """What the last bytes of a stream lack to end an event."""
-    if tail.endswith((b"\r\r", b"\n\r")):
-        return b""
-    return b"\n" if tail.endswith((b"\n", b"\r")) else b"\n\n"
 
 
 def _event(data: bytes) -> bytes:

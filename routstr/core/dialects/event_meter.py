@@ -1,7 +1,7 @@
-"""What the meters of typed events have in common: whole events in, each counted, each given on.
+"""What the meters of streams have in common: whole events in, each counted, each given on.
 
-Laws: as for every stream (`base.StreamMeter`). An event is known by the `type` in its data, because
-that is what clients read; its `event:` line passes as it came.
+Laws: as for every stream (`base.StreamMeter`). An event is known by its data, because that is what
+clients read; its `event:` line passes as it came.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ def event_of(value: Mapping[str, object]) -> bytes:
 
 
 class EventMeter(ABC):
-    """The meter of one stream of typed events; a dialect says what each event is.
+    """The meter of one stream; a dialect says what each event is.
 
     `usage_cap` is the most tokens a sane usage reports (`Quote.usage_cap`).
     """
@@ -41,6 +41,7 @@ class EventMeter(ABC):
         self._finish_seen = False
         self._done_seen = False
         self._output_seen = False
+        self._output_text_bytes = 0
         self._malformed_events = 0
         self._bytes_out = 0
         self.error: object = None  # the upstream's own error object: redact before showing
@@ -112,9 +113,9 @@ class EventMeter(ABC):
     # ── what a dialect says ───────────────────────────────────────────────────────────────────
 
     @property
-    @abstractmethod
     def _text_bytes(self) -> int:
         """UTF-8 bytes of the output's text so far."""
+        return self._output_text_bytes
 
     @abstractmethod
     def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:
@@ -123,6 +124,14 @@ class EventMeter(ABC):
     @abstractmethod
     def _pass_on(self, event: bytes) -> bytes:
         """What to hand on now of an event that says nothing about the answer."""
+
+    def _pass_malformed(self, event: bytes) -> bytes:
+        """What to hand on now of an event whose data is no JSON object."""
+        return self._pass_on(event)
+
+    def _take_done(self, event: bytes) -> None:
+        """Nothing follows `[DONE]`, which some vendors send in dialects that do not have it."""
+        self._is_over = True
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
@@ -133,11 +142,11 @@ class EventMeter(ABC):
         value = json_object(data)
         if value is not None:
             return self._read(event, data, value)
-        if data.strip() == _DONE:  # no terminal event of these dialects, but some vendors send it
-            self._is_over = True
+        if data.strip() == _DONE:
+            self._take_done(event)
             return b""
         self._malformed_events += 1
-        return self._pass_on(event)
+        return self._pass_malformed(event)
 
     def _report(self, usage: Usage | Insane | None) -> None:
         """Keep the last usage that was reported."""

@@ -33,7 +33,6 @@ class MessagesStreamMeter(EventMeter):
         self._stop_event = MESSAGE_STOP
         self._counted: dict[str, object] = {}
         self._open: set[int] = set()
-        self._output_text_bytes = 0
 
     # ── how it ends ───────────────────────────────────────────────────────────────────────────
 
@@ -74,10 +73,6 @@ class MessagesStreamMeter(EventMeter):
         return self._given(self._released() + comment + error_event(error))
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def _text_bytes(self) -> int:
-        return self._output_text_bytes
 
     def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:
         if is_error(value):
