@@ -106,6 +106,8 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             await ctx.ledger.submit(DropLeases())
             await expire(ctx, orphaned=True)
         await open_catalog(ctx)
+        if not ctx.catalog.all():
+            log.warning("nothing_on_sale")  # a new node, until an upstream is connected
         runner = JobRunner(ctx, jobs(_periods(settings)))
         working = loop.create_task(runner.run(), name="jobs")
         ctx.tasks.start(runner.begin(), name="jobs at start")

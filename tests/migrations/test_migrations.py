@@ -32,8 +32,6 @@ KEEPING = (
     "0004",
     "0005",
     "0006",
-    "0007",
-    "0008",
     "0009",
 )  # revisions whose tables and columns hold nothing that `live` writes
 
