@@ -63,7 +63,8 @@ def assert_envelope(answer: httpx.Response) -> None:
         ("PATCH", "/v1/wallet/refund", 405, "not_found"),
         ("GET", "/v1/balance/nothing", 404, "not_found"),
         ("GET", "/v1/balance/info/", 404, "not_found"),
-        ("POST", "/v1/balance/child-key", 404, "route_not_priced"),
+        ("GET", "/v1/balance/child-key", 405, "not_found"),
+        ("POST", "/v1/balance/nothing", 404, "route_not_priced"),
     ],
 )
 async def test_wrong_methods_and_paths(
