@@ -138,6 +138,7 @@ class Catalog:
         self._now = now
         self.saved_versions: frozenset[str] = frozenset()
         self.stamp: object = None  # of the rows that the picture was made from
+        self.written: tuple[Picture, bytes] | None = None  # as clients read it
 
     @property
     def picture(self) -> Picture:

@@ -20,6 +20,7 @@ from routstr.core.url import BadUrl, upstream_base
 from routstr.flows.catalog import Picture
 from routstr.flows.context import Context
 from routstr.flows.picture import GENERIC, Rate, Stored, picture_of, rate_of
+from routstr.flows.shown import models_page
 from routstr.gateways.listing import ListedModel
 from routstr.gateways.listing_http import NoListing
 from routstr.gateways.price_list import SOURCE, known_price
@@ -123,6 +124,7 @@ def show(ctx: Context, stored: Stored) -> Picture:
 async def _show_and_keep(ctx: Context, stored: Stored) -> None:
     """Beside the loop: a thousand models take a while, and requests are served meanwhile."""
     picture = await asyncio.to_thread(show, ctx, stored)
+    await asyncio.to_thread(models_page, ctx.catalog)
     await _save_versions(ctx, picture)
 
 

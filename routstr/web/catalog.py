@@ -7,11 +7,11 @@ from typing import Final
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from routstr.core.listing import Described, model_json
 from routstr.errors import InvalidModel, NotFound
-from routstr.flows.catalog import Listing, markup_percent
+from routstr.flows.catalog import markup_percent
 from routstr.flows.context import Context
 from routstr.flows.operate import readiness
+from routstr.flows.shown import models_page, shown
 from routstr.web.deps import Ctx
 
 router = APIRouter(tags=["node"])
@@ -97,8 +97,7 @@ async def info(ctx: Ctx) -> dict[str, object]:
 @router.get("/v1/models")
 async def models(ctx: Ctx) -> Response:
     """Every model, with its prices in USD and in sats."""
-    data = [_shown(ctx, each) for each in ctx.catalog.picture.listings.values()]
-    return _json({"object": "list", "data": data})
+    return Response(models_page(ctx.catalog), media_type="application/json")
 
 
 @router.get("/models/{model_id:path}")
@@ -109,20 +108,7 @@ async def model(model_id: str, ctx: Ctx) -> Response:
         found = ctx.catalog.listing(model_id)
     except InvalidModel as error:
         raise NotFound(error.message, param="model") from error
-    return _json(_shown(ctx, found))
-
-
-def _shown(ctx: Context, listing: Listing) -> dict[str, object]:
-    """A listing as the contract has it."""
-    first = listing.shown
-    described = Described(
-        upstream=first.upstream_slug,
-        forwarded_model_id=first.forwarded_model_id,
-        aliases=listing.aliases,
-        usd=first.usd,
-        facts=first.facts,
-    )
-    return model_json(listing.model, ctx.catalog.btc_usd, described)
+    return _json(shown(found, ctx.catalog.picture))
 
 
 def _json(body: Mapping[str, object], *, status: int = 200) -> Response:

@@ -8,6 +8,7 @@ import pytest
 from routstr.core.pricing import Model, Price
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.flows.catalog import Candidate, Catalog, Picture, built_in, listed
+from routstr.flows.shown import models_page
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -72,3 +73,12 @@ def test_each_path_has_its_own_cheapest_and_the_dearest_is_published() -> None:
     assert catalog.find("m").price == both.price
     with pytest.raises(InvalidModel, match="endpoint"):
         catalog.listing("m", "/embeddings")
+
+
+def test_the_list_is_written_once_for_each_picture() -> None:
+    catalog = Catalog([model("m")])
+    first = models_page(catalog)
+    assert models_page(catalog) is first
+    catalog.replace(Picture(listings={"n": listed(model("n"), [candidate("a", 1)])}))
+    assert b'"n"' in models_page(catalog)
+    assert b'"m"' not in models_page(catalog)
