@@ -5,13 +5,16 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 
 from routstr.gateways.pool import Target
 from tests.failover.pair import EXACT_MSAT, Pair, open_pair
+from tests.fakes.upstream_dialects import event
 from tests.fakes.upstream_script import EMPTY, Fault, Gate, Script, failure
 from tests.harness.funding import told, usage_rows
 from tests.harness.shop import PATH, open_shop, order
 from tests.harness.till import ON_SQLITE
+from tests.web.voices import MESSAGES, RESPONSES, Voice
 
 pytestmark = ON_SQLITE
 
@@ -181,3 +184,38 @@ async def test_alone_an_upstream_is_asked_again_once_after_a_500(database_url: s
             assert answer.status_code == status
             [row] = await usage_rows(shop.ctx, key)
             assert told(row)["attempts"] == attempts
+
+
+# ── the other dialects ────────────────────────────────────────────────────────────────────────
+
+
+def error_of(voice: Voice, code: str) -> bytes:
+    """How a stream of that dialect says an error."""
+    if voice is MESSAGES:
+        return event("error", error={"type": code, "message": "No."})
+    failed = {"id": "resp_1", "status": "failed", "error": {"code": code, "message": "No."}}
+    return event("response.failed", response=failed)
+
+
+@pytest.mark.parametrize("voice", [MESSAGES, RESPONSES], ids=["messages", "responses"])
+async def test_every_dialect_is_followed_before_its_first_output(
+    database_url: str, voice: Voice
+) -> None:
+    async with open_pair(database_url) as pair:
+        opening = voice.events()[0]
+        key, body = await pair.shop.key(), voice.order(stream=True)
+        pair.second.default = voice.stream()
+        for events in ([opening, error_of(voice, "overloaded_error")], [opening]):
+            pair.first.default = Script(events=events)
+            answer = await pair.shop.http.post(voice.path, headers=key.headers, json=body)
+            assert answer.headers["x-routstr-provider"] == "second"
+            assert voice.last in answer.text
+            assert answer.text.count(opening.decode().split("\n")[0]) == 1
+        pair.first.default = Script(events=[opening, error_of(voice, "request_too_large")])
+        answer = await pair.shop.http.post(voice.path, headers=key.headers, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == "No."
+        assert len(pair.second.calls) == 2
+        await pair.shop.quiet()
+        costs = [-row.amount_msat for row in await usage_rows(pair.shop.ctx, key)]
+        assert sorted(costs) == [0, EXACT_MSAT, EXACT_MSAT]
