@@ -38,7 +38,7 @@ class Provider:
     name: str
     paths: frozenset[str]
     base_url: str = ""
-    key_header: Literal["authorization", "x-api-key"] = "authorization"
+    key_header: Literal["authorization", "x-api-key", "api-key"] = "authorization"
     listing: Literal["openai", "openrouter", "anthropic"] = "openai"
     prices_from: str | None = None
     """Its name in the public list of prices; None: the base URL or the operator tells."""
@@ -71,6 +71,12 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         paths=frozenset({CHAT, RESPONSES, SPEECH}) | HEARING,
         base_url="https://api.groq.com/openai/v1",
         prices_from="groq",
+    ),
+    "azure": Provider(
+        name="Azure OpenAI",
+        paths=EVERY_PATH - {MESSAGES, COUNT_TOKENS, MODERATIONS, RERANK},
+        key_header="api-key",
+        prices_from="azure",
     ),
     "ollama": Provider(name="Ollama", paths=frozenset({CHAT, COMPLETIONS, EMBEDDINGS})),
     "vllm": Provider(

@@ -34,7 +34,12 @@ from routstr.gateways.upstream_failure import (
     UpstreamNotSent,
     UpstreamSlow,
 )
-from routstr.gateways.upstream_headers import headers_up, is_clean_value, is_plain_encoding
+from routstr.gateways.upstream_headers import (
+    headers_up,
+    is_anthropic,
+    is_clean_value,
+    is_plain_encoding,
+)
 from routstr.gateways.upstream_reply import BROKEN, UpstreamReply
 from routstr.log import Secret
 
@@ -70,8 +75,8 @@ class UpstreamClient:
     """One upstream: its base URL, our key for it, and one connection pool per event loop.
 
     Use as an async context manager inside the loop that makes the requests. `provider_type` says
-    where the key goes; `api_version` is the query that Azure wants. Raises BadUrl for a base URL
-    that `core.url.upstream_base` refuses, ConfigError for a key no header can carry.
+    where the key goes; `api_version` is Azure's query, or Anthropic's header. Raises BadUrl for a
+    base URL that `core.url.upstream_base` refuses, ConfigError for a key no header can carry.
     """
 
     def __init__(
@@ -95,7 +100,10 @@ class UpstreamClient:
             raise ConfigError("UPSTREAM_API_KEY has a character that no header can carry")
         self._api_key = api_key
         self._provider_type = provider_type
-        self._query = {} if api_version is None else {"api-version": api_version}
+        self._api_version = api_version
+        self._query: Mapping[str, str] = {}
+        if api_version is not None and not is_anthropic(provider_type):
+            self._query = {"api-version": api_version}
         self._connections_max = connections_max
         self._http: aiohttp.ClientSession | None = None
 
@@ -161,7 +169,9 @@ class UpstreamClient:
         url = url.update_query(self._query) if self._query else url
         total_at = asyncio.get_running_loop().time() + deadlines.total_s
         head_s = min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
-        sent = headers_up(headers, self._api_key, provider_type=self._provider_type)
+        sent = headers_up(
+            headers, self._api_key, provider_type=self._provider_type, api_version=self._api_version
+        )
         if not body:
             sent.pop("content-type")
         try:

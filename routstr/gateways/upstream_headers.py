@@ -15,16 +15,20 @@ ROUTE_UP: Final = (*UP, "accept-language")  # for what is sold by the request
 DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
 VALUE_CHARS_MAX: Final = 1_024
 JSON: Final = "application/json"
-AZURE: Final = "azure"
 ANTHROPIC_VERSION: Final = "2023-06-01"  # for a client that names none
 
 
 def headers_up(
-    given: Mapping[str, str], api_key: Secret, *, provider_type: str = ""
+    given: Mapping[str, str],
+    api_key: Secret,
+    *,
+    provider_type: str = "",
+    api_version: str | None = None,
 ) -> dict[str, str]:
     """What the upstream sees: `ROUTE_UP` from `given` (names in any case), our key, no compression.
 
-    The key goes where the upstream's kind wants it (`core.providers`), a bearer if nobody says.
+    The key goes where the upstream's kind wants it (`core.providers`), a bearer if nobody says;
+    `api_version` is for a client that names none.
 
     A name given twice in different spelling, or a value with CR, LF, NUL, another control or
     non-ASCII character, raises InvalidParameter (400).
@@ -41,19 +45,25 @@ def headers_up(
         "content-type": JSON,
         **found,
         "accept-encoding": "identity",
-        **_shown(api_key, provider_type, found),
+        **_shown(api_key, provider_type, found.get("anthropic-version") or api_version),
     }
 
 
-def _shown(api_key: Secret, provider_type: str, found: Mapping[str, str]) -> dict[str, str]:
+def _shown(api_key: Secret, provider_type: str, version: str | None) -> dict[str, str]:
     """The header with our key, and what goes with it."""
-    if provider_type == AZURE:
-        return {"api-key": api_key.reveal()}
     provider = PROVIDERS.get(provider_type)
-    if provider is not None and provider.key_header == "x-api-key":
-        version = found.get("anthropic-version", ANTHROPIC_VERSION)
-        return {"x-api-key": api_key.reveal(), "anthropic-version": version}
-    return {"authorization": f"Bearer {api_key.reveal()}"}
+    name = "authorization" if provider is None else provider.key_header
+    if name == "authorization":
+        return {name: f"Bearer {api_key.reveal()}"}
+    if is_anthropic(provider_type):
+        return {name: api_key.reveal(), "anthropic-version": version or ANTHROPIC_VERSION}
+    return {name: api_key.reveal()}
+
+
+def is_anthropic(provider_type: str) -> bool:
+    """Whether versions are told in a header there, and not in the query."""
+    provider = PROVIDERS.get(provider_type)
+    return provider is not None and provider.listing == "anthropic"
 
 
 def headers_down(given: Iterable[tuple[str, str]]) -> dict[str, str]:

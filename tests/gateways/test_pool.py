@@ -139,8 +139,10 @@ async def test_a_key_is_shown_as_its_upstream_wants_it(
 async def test_a_clients_own_version_of_anthropics_api_stays(
     pool: UpstreamPool, upstream: FakeUpstream
 ) -> None:
-    pool.follow({"a": config(upstream, provider_type="anthropic")})
+    pool.follow({"a": config(upstream, provider_type="anthropic", api_version="2098-01-01")})
     attempt = begun(pool)
     await ask(attempt, **{"anthropic-version": "2099-01-01"})
+    await ask(attempt)
     attempt.close()
-    assert upstream.calls[0].headers["anthropic-version"] == "2099-01-01"
+    told = [(call.path, call.headers["anthropic-version"]) for call in upstream.calls]
+    assert told == [("/v1/messages", "2099-01-01"), ("/v1/messages", "2098-01-01")]
