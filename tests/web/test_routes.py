@@ -145,6 +145,16 @@ async def test_what_is_not_a_whole_2xx_is_free(shop: Shop, subtests: pytest.Subt
             assert len(shop.upstream.calls) == before + 1  # nobody knows what twice would do
 
 
+async def test_what_a_kept_connection_lost_is_not_sent_again(shop: Shop) -> None:
+    key = await shop.key(FUNDS_MSAT)
+    shop.upstream.script(Script(body=b"{}"), Script(fault=Fault.CLOSE_BEFORE_HEADERS))
+    await shop.http.get("/v1/weather", headers=key.headers)
+    lost = await shop.http.get("/v1/weather", headers=key.headers)
+    assert lost.status_code == 424
+    assert [call.connection for call in shop.upstream.calls] == [1, 1]
+    assert await charged(shop, key) == ("upstream_failed", 0)
+
+
 def streamed(**more: Any) -> Script:
     return Script(events=EVENTS, **more)
 
@@ -156,8 +166,10 @@ async def test_events_pass_as_they_come(shop: Shop) -> None:
     async with shop.http.stream("POST", "/v1/weather", headers=key.headers, json=body) as got:
         pieces = got.aiter_raw()
         for event in EVENTS:
+            coming = asyncio.ensure_future(anext(pieces))
+            await asyncio.wait({coming}, timeout=0.05)  # a silence, in which nothing is put
             gate.open()
-            assert await anext(pieces) == event
+            assert await coming == event
         assert [piece async for piece in pieces] == []
     assert await charged(shop, key) == ("completed", PRICE_MSAT)
 
