@@ -17,9 +17,10 @@ from routstr.errors import ChildKey, InvalidParameter, NotFound
 from routstr.flows.context import Context
 from routstr.flows.deposit import preview_of
 from routstr.flows.keys import Terms, own_key, parent_of, spendable_msat
+from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads import KeyView, find_key
-from routstr.ledger.reads_teams import children_of
+from routstr.ledger.reads_teams import children_of, pays_once
 from routstr.ledger.teams import (
     ChildTerms,
     MakeChildren,
@@ -204,9 +205,13 @@ async def team_of(ctx: Context, key: KeyView) -> Team:
 
 
 async def payee_of(ctx: Context, to: str) -> KeyView:
-    """The key that a transfer is to. Raises InvalidParameter, NotFound."""
+    """The key that a transfer is to; what comes to nobody's account would be locked in.
+
+    Raises InvalidParameter, NotFound.
+    """
     async with ctx.database.reading() as connection:
         payee = await find_key(connection, key_ref(ctx, to, param="to"))
-    if payee is None:
+        is_nobodys = payee is None or await pays_once(connection, payee.id)
+    if payee is None or is_nobodys or payee.id == OWNER_KEY_ID:
         raise NotFound("There is no such key.", param="to")
     return payee

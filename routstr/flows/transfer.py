@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from routstr.errors import ChildKey, InvalidParameter, NotFound
+from routstr.errors import ChildKey, InvalidParameter
 from routstr.flows.context import Context
 from routstr.flows.deposit import Intent, receive
 from routstr.flows.keys import INT64_MAX, own_key
@@ -41,8 +41,6 @@ async def transfer(
     if not 1 <= amount_msat <= INT64_MAX:
         raise InvalidParameter("A transfer is of at least 1 msat.", param="amount_msats")
     payee = await payee_of(ctx, to)
-    if payee.id == OWNER_KEY_ID:
-        raise NotFound("There is no such key.", param="to")
     named = orjson.dumps([payer.id, idempotency_key])
     transfer_id = f"tr_{hashlib.sha256(named).hexdigest()[:32]}"
     async with ctx.database.reading() as connection:

@@ -3,7 +3,8 @@
 from sqlalchemy import exists, select
 
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.reads import KEY, TRANSACTION, KeyView, key_view
+from routstr.ledger.reads import DEPOSIT, KEY, TRANSACTION, KeyView, key_view
+from routstr.ledger.tables import ONE_SHOT
 
 
 async def children_of(connection: ReadConnection, parent_id: str, *, limit: int) -> list[KeyView]:
@@ -17,9 +18,9 @@ async def children_of(connection: ReadConnection, parent_id: str, *, limit: int)
     return [key_view(row) for row in rows]
 
 
-async def is_child_there(connection: ReadConnection, key_id: str) -> bool:
-    """Whether a child key of that id was made."""
-    wanted = exists().where(KEY.c.id == key_id, KEY.c.parent_id.is_not(None))
+async def pays_once(connection: ReadConnection, key_id: str) -> bool:
+    """Whether it is the account of a token that paid for one request: nobody has its key."""
+    wanted = exists().where(DEPOSIT.c.api_key_id == key_id, DEPOSIT.c.source == ONE_SHOT)
     return bool(await connection.scalar(select(wanted)))
 
 

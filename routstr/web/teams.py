@@ -116,8 +116,10 @@ async def child_key_reset(body: ResetBody, ctx: Ctx, caller: KnownCaller) -> dic
 async def revoke_key(
     ctx: Ctx, caller: KnownCaller, body: ResetBody | None = None
 ) -> dict[str, object]:
-    """End a child key at once, or without a name the caller's own key."""
+    """End a child key at once, or without a body the caller's own key."""
     named = None if body is None else body.named
+    if body is not None and named is None:  # a misspelt name must not end the whole team
+        raise InvalidParameter("Name the child key, or send no body.", param="child_key")
     await revoke(ctx, caller.ref, named)
     return {"success": True, "message": "Key revoked." if named is None else "Child key revoked."}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from routstr.ledger.accounts import OWNER_KEY_ID
 from tests.fakes.mint import FakeMint
@@ -124,6 +125,8 @@ async def test_a_child_counts_anew_and_ends_when_its_parent_says(desk: Desk) -> 
         assert refused(await each.get("/info")) == (403, "key_revoked")
     assert (await info(parent))["child_keys"] == []
     assert refused(await parent.post("/revoke")) == (400, "key_not_empty")
+    misspelt = await parent.post("/revoke", {"childkey": child.key})
+    assert refused(misspelt) == (400, "invalid_parameter")
     empty = await desk.create(2)
     orphan = await child_of(empty)
     moved = await empty.post(
@@ -154,11 +157,15 @@ async def test_a_transfer(desk: Desk) -> None:
         ({"to": "me", "amount_msats": 1}, 400, "invalid_parameter"),
         ({"to": f"sk-{'0' * 64}", "amount_msats": 1}, 404, "not_found"),
         ({"to": OWNER_KEY_ID, "amount_msats": 1}, 404, "not_found"),
+        ({"to": f"key_{'1' * 32}", "amount_msats": 1}, 404, "not_found"),
         ({"to": payer.key, "amount_msats": 1}, 400, "invalid_parameter"),
         ({"to": key_id, "amount_msats": 0}, 400, "invalid_parameter"),
         ({"to": key_id, "amount_msats": 17_999_000}, 402, "insufficient_balance"),
     ):
         assert refused(await payer.post("/transfer", wrong, repeat="w")) == (status, code)
+    async with desk.ctx.database.writer.begin() as connection:  # as if a token paid for a request
+        await connection.execute(text("UPDATE deposit SET source = 'x-cashu'"))
+    assert refused(await payer.post("/transfer", given, repeat="x")) == (404, "not_found")
     child = await child_of(payee)
     to_child = await payer.post("/transfer", {"to": child.key, "amount_msats": 1}, repeat="c")
     assert refused(to_child) == (400, "child_key")
