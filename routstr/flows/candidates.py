@@ -41,9 +41,12 @@ def spread(candidates: Iterable[Candidate], dice: str) -> list[Candidate]:
 
     Equally dear ones change places, each as often in front as its weight has it.
     """
+    given = list(candidates)
+    if len(given) == 1 or not any(each.weight for each in given):
+        return given  # the usual case, and comparing prices takes time
     turn = zlib.crc32(dice.encode())
     out: list[Candidate] = []
-    for _, group in groupby(candidates, key=typical_msat):
+    for _, group in groupby(given, key=typical_msat):
         left = list(group)
         while total := sum(each.weight for each in left):
             point = turn % total
