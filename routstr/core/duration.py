@@ -187,17 +187,16 @@ def _mp4(audio: bytes) -> int | None:
     """The movie header's duration; in fragments the sum is elsewhere, so it is not understood."""
     if audio[4:8] != b"ftyp":
         return None
-    for kind, start, end in _boxes(audio, 0, len(audio)):
-        if kind != b"moov":
-            continue
-        for inner, at, _ in _boxes(audio, start, end):
-            if inner == b"mvhd":
-                wide = audio[at : at + 1] == b"\x01"
-                scale_at = at + (20 if wide else 12)
-                scale = _big(audio[scale_at : scale_at + 4])
-                said = audio[scale_at + 4 : scale_at + (12 if wide else 8)]
-                is_known = said != b"\xff" * len(said)
-                return _ms(_big(said), scale) if is_known else None
+    movies = (box for box in _boxes(audio, 0, len(audio)) if box[0] == b"moov")
+    _, start, end = next(movies, (b"", 0, 0))
+    for kind, at, _ in _boxes(audio, start, end):
+        if kind == b"mvhd":
+            wide = audio[at : at + 1] == b"\x01"
+            scale_at = at + (20 if wide else 12)
+            scale = _big(audio[scale_at : scale_at + 4])
+            said = audio[scale_at + 4 : scale_at + (12 if wide else 8)]
+            is_known = said != b"\xff" * len(said)
+            return _ms(_big(said), scale) if is_known else None
     return None
 
 

@@ -134,3 +134,14 @@ async def test_a_route_is_quoted_and_paid_by_a_token(kiosk: Kiosk, mint: FakeMin
     assert worth(paid.headers["x-cashu"]) == 12  # less 1 for the redemption, and 2.5 sat
     for path in ("/v1/nowhere", "/v1/quote", "/v1/weather/x"):
         assert (await kiosk.http.put(path)).status_code in (404, 405)
+
+
+async def test_a_stream_of_a_route_leaves_change(kiosk: Kiosk, mint: FakeMint) -> None:
+    await set_route(kiosk.ctx, RouteWish(path="/v1/ticker", price_msat=2_500))
+    await refresh(kiosk.ctx)
+    kiosk.upstream.script(Script(events=[b"data: 1\n\n", b"data: 2\n\n"]))
+    token = mint.issue(16)
+    ticked = await kiosk.http.post("/ticker", headers={"x-cashu": token}, json={"stream": True})
+    assert (ticked.status_code, ticked.content) == (200, b"data: 1\n\ndata: 2\n\n")
+    change = (await kiosk.change(ticked.headers["x-routstr-change"], token=token)).json()
+    assert (change["status"], worth(change["token"]), change["cost"]) == ("ready", 12, 2_500)
