@@ -38,7 +38,9 @@ Kind = Annotated[str | None, typer.Option("--type", help=f"One of {KINDS}; else 
 Url = Annotated[str | None, typer.Option("--url", help="Its base URL, up to and including /v1.")]
 KeyFile = Annotated[str | None, typer.Option("--key-file", help=KEY_HELP)]
 Margin = Annotated[str | None, typer.Option(help="Percent on top of its USD prices.")]
-Weight = Annotated[int | None, typer.Option(help="Of equally dear ones the heaviest goes first.")]
+Weight = Annotated[
+    int | None, typer.Option(min=0, help="The share of requests among equally dear ones.")
+]
 New = Annotated[
     bool | None, typer.Option("--sell-new/--pick", help="New models: sold at once, or not.")
 ]

@@ -39,7 +39,7 @@ def candidates_for(
 def spread(candidates: Iterable[Candidate], dice: str) -> list[Candidate]:
     """The candidates in the order to be asked in; `dice` is any text that differs by request.
 
-    Equally dear ones change places, each as often in front as its weight has it.
+    Equally dear ones change places, each as often in front as its weight (0 or more) has it.
     """
     given = list(candidates)
     if len(given) == 1 or not any(each.weight for each in given):
@@ -48,7 +48,7 @@ def spread(candidates: Iterable[Candidate], dice: str) -> list[Candidate]:
     out: list[Candidate] = []
     for _, group in groupby(given, key=typical_msat):
         left = list(group)
-        while total := sum(each.weight for each in left):
+        while (total := sum(each.weight for each in left)) > 0:
             point = turn % total
             place = 0
             while point >= left[place].weight:
