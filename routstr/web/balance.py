@@ -294,6 +294,7 @@ def _history_row(row: HistoryRow) -> dict[str, object]:
 
 def _statement_row(row: StatementRow) -> dict[str, object]:
     kind, _, request_id = row.operation_id.partition(":")
+    spender = (row.request_data or {}).get("spender")
     return {
         "id": row.id,
         "sequence": row.sequence,
@@ -303,4 +304,5 @@ def _statement_row(row: StatementRow) -> dict[str, object]:
         "description": row.description,
         "request_id": request_id if kind == "end" else None,
         "created_at": int(row.created_at.timestamp()),
+        **({} if spender is None else {"spender_key_id": spender}),
     }

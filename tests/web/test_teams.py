@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from routstr.ledger.accounts import OWNER_KEY_ID
+from routstr.ledger.book import KeyRef
 from tests.fakes.mint import FakeMint
 from tests.harness.desk import Customer, Desk, open_desk
+from tests.ledger.node import reserve, settle
 
 
 @pytest.fixture
@@ -75,6 +77,27 @@ async def test_info_of_parent_and_child(desk: Desk) -> None:
     assert (seen["balance_limit"], seen["balance_limit_remaining"]) == (5000, 5000)
     assert (above["balance"], above["is_child"]) == (21_000, False)
     assert (await child.get("/transactions")).json()["transactions"] == []
+
+
+async def test_a_parent_sees_which_child_has_spent(desk: Desk) -> None:
+    parent = await desk.create(21)
+    child = await child_of(parent, balance_limit=5000)
+    ids = [KeyRef(id=(await info(each))["key_id"]) for each in (parent, child)]
+    hold_id = f"req_{'7' * 32}"
+    await desk.ctx.ledger.submit(reserve(hold_id, ids[1], 800))
+    assert ((await info(child))["reserved"], (await info(parent))["balance"]) == (800, 20_200)
+    await desk.ctx.ledger.submit(settle(hold_id, ids[0], 700, spender_id=ids[1].id))
+    [row, deposit] = (await parent.get("/transactions")).json()["transactions"]
+    assert (row["amount_msats"], row["spender_key_id"]) == (-700, ids[1].id)
+    assert "spender_key_id" not in deposit
+    [seen] = (await info(parent))["child_keys"]
+    told = await info(child)
+    for each in (seen, told):
+        assert (each["total_spent"], each["total_requests"]) == (700, 1)
+        assert each["balance_limit_remaining"] == 4300
+    assert told["balance"] == 4300
+    assert (await parent.post("/child-key/reset", {"key_id": ids[1].id})).status_code == 200
+    assert (await child.balance(), (await info(child))["total_spent"]) == (5000, 700)
 
 
 async def test_a_child_is_bound_as_it_was_made(desk: Desk) -> None:
