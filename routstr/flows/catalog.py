@@ -20,7 +20,10 @@ from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 
 PPM_PER_PERCENT: Final = 10_000
-TYPICAL: Final = Usage(input_tokens=3_000, output_tokens=1_000)  # what prices are compared by
+# What prices are compared by: of a model that is sold by a unit, that unit decides.
+TYPICAL: Final = Usage(
+    input_tokens=3_000, output_tokens=1_000, images=1, seconds=60, characters=1_000
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,15 @@ def test_the_cheapest_is_first_and_makes_the_price() -> None:
     assert listing.model.context_length == 51
 
 
+def test_what_is_sold_by_a_unit_is_compared_by_it() -> None:
+    def painter(slug: str, image_msat: int) -> Candidate:
+        own = candidate(slug, 0)
+        return replace(own, price=replace(own.price, image_msat=image_msat))
+
+    listing = listed(model("m"), [painter("dear", 20), painter("cheap", 10)])
+    assert [each.upstream_slug for each in listing.candidates] == ["cheap", "dear"]
+
+
 def test_aliases_lead_to_a_model_but_never_away_from_one() -> None:
     one = listed(model("one"), [candidate("a", 1)], aliases=["uno", "two"])
     two = listed(model("two"), [candidate("a", 1)], aliases=["uno"])
