@@ -92,6 +92,28 @@ async def test_a_client_that_leaves_during_a_retry_ends_it_at_once(database_url:
         assert told(row)["attempts"] == 2
 
 
+async def test_a_client_that_leaves_before_the_first_output_ends_it_at_once(
+    database_url: str,
+) -> None:
+    async with open_pair(
+        database_url, upstream_first_token_timeout_s=10, upstream_idle_timeout_s=10
+    ) as pair:
+        pair.first.default = Script(gate=Gate())
+        key = await pair.shop.key()
+        leaving = asyncio.create_task(
+            pair.shop.http.post(PATH, headers=key.headers, json=order(stream=True))
+        )
+        call = await pair.first.called()
+        await pair.shop.marks.reached("forward.answered")
+        leaving.cancel()
+        await call.closed_by_client()
+        await pair.shop.quiet()
+        [row] = await usage_rows(pair.shop.ctx, key)
+        assert (row.amount_msat, told(row)["outcome"]) == (0, "client_left_early")
+        assert pair.second.calls == []
+        assert [each.failures for each in pair.shop.ctx.upstream.health()] == [0, 0]
+
+
 async def test_all_attempts_share_the_total_time(database_url: str) -> None:
     limits: dict[str, Any] = {
         "upstream_first_byte_timeout_s": 0.4,
