@@ -30,7 +30,7 @@ CLIENTS: Final = (
     Suite(what="LangChain's ChatOpenAI", arguments=("tests/clients", "-k", "langchain")),
     Suite(what="LiteLLM's client", arguments=("tests/clients", "-k", "litellm")),
 )
-EXAMPLES: Final = 20_000
+EXAMPLES: Final = 5_000
 BOUNDS: Final = Suite(
     what=f"random orders, uses and prices, {EXAMPLES:,} of them: cost <= hold <= quote",
     arguments=("tests/core/test_bounds.py", "--hypothesis-profile=thorough"),

@@ -14,7 +14,7 @@ pytest_plugins = [
 ]
 
 # For the proofs: `--hypothesis-profile=thorough`.
-settings.register_profile("thorough", max_examples=20_000, deadline=None)
+settings.register_profile("thorough", max_examples=5_000, deadline=None)
 
 # Whoever asks for one of these fixtures carries the mark; nobody has to remember it.
 MARKS: Final = {
