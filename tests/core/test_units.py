@@ -193,6 +193,9 @@ def test_hearing_by_the_token_is_quoted_by_the_seconds() -> None:
     seen = used(tally(HEAR, order, {"text": "one", "usage": usage}))
     assert cost_of(seen, BY_HEARD.price).total_msat == 100 * 6 + 20 * 10
     assert cost_of(seen, BY_SECOND.price).total_msat == 10 * 100
+    text = parse_parts(HEAR, ("file", wav(10_000)), ("response_format", "text"))
+    with pytest.raises(InvalidModel):  # it reports no tokens, so it would be for nothing
+        quote_of(text, BY_HEARD)
 
 
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────

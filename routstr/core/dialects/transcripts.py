@@ -25,7 +25,8 @@ from routstr.core.outcome import Tally
 from routstr.core.pricing import NOTHING_USED, UNITS_MAX, Usage
 from routstr.errors import InvalidParameter, UnsupportedParameter
 
-SOLD_BY: Final = ("second_msat", "audio_input_msat_per_mtok")
+BY_SECOND: Final = ("second_msat",)  # all that text, which reports no tokens, is sold by
+SOLD_BY: Final = (*BY_SECOND, "audio_input_msat_per_mtok")
 TOKENS_PER_SECOND_MAX: Final = 50  # what hears speech makes 50 frames of a second
 # A window of 30 seconds is answered with at most 448 tokens; nobody speaks that fast.
 CHARACTERS_PER_SECOND_MAX: Final = 75
@@ -72,7 +73,7 @@ class _Hearing(FormDialect):
             media=_HEARD,
             units=replace(NOTHING_USED, seconds=length.seconds_max),
             counted=replace(NOTHING_USED, seconds=length.seconds or 0),
-            sold_by=SOLD_BY,
+            sold_by=BY_SECOND if told in _TEXT_FORMATS else SOLD_BY,
             content_type=form_type(body),
             body=form,
         )
