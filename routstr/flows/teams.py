@@ -1,7 +1,8 @@
 """Child keys, as their parent makes and ends them, and what a key may still spend as both see it.
 
 A child's text is shown once, when it is made. With an Idempotency-Key it is derived from that key
-and the master secret, so a repeat gives the same children again and they are paid for once.
+and the master secret, so a repeat gives the same children again, until one was used, and they are
+paid for once.
 """
 
 import hashlib
@@ -66,7 +67,8 @@ async def make_children(
     """Make child keys of the caller's.
 
     Raises InvalidApiKey, KeyRevoked, KeyExpired, ChildKey, InvalidModel, InvalidParameter,
-    InsufficientBalance for what they cost, and IdempotencyMismatch.
+    InsufficientBalance for what they cost, IdempotencyMismatch, and AnswerGone for a repeat once
+    one of the keys was used.
     """
     parent = await own_key(ctx, caller)
     if parent.parent_id is not None:

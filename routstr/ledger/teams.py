@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import func, insert, or_, select
 
 from routstr.errors import (
+    AnswerGone,
     ChildKey,
     IdempotencyMismatch,
     InvalidParameter,
@@ -74,7 +75,8 @@ class MakeChildren(RowCommand[MadeChildren]):
 
     Refuses with InvalidApiKey, KeyRevoked, KeyExpired, ChildKey, InsufficientBalance, and
     InvalidParameter for more than `CHILDREN_MAX`. A repeat with the same ids makes none and charges
-    nothing; if it asks for something else (`fingerprint`), IdempotencyMismatch.
+    nothing; if it asks for something else (`fingerprint`), IdempotencyMismatch, and AnswerGone once
+    one of them was used.
     """
 
     parent: KeyRef
@@ -96,6 +98,7 @@ class MakeChildren(RowCommand[MadeChildren]):
         if first is not None:
             if first.get("fingerprint") != self.fingerprint:
                 raise IdempotencyMismatch
+            self._check_unused(book)
             cost_msat = int(str(first["cost_msat"]))
             return MadeChildren(
                 cost_msat=cost_msat, available_msat=parent.available_msat, is_first=False
@@ -127,6 +130,12 @@ class MakeChildren(RowCommand[MadeChildren]):
             select(APIKEY.c.metadata).where(APIKEY.c.id == self.children[0].id)
         )
         return found
+
+    def _check_unused(self, book: Book) -> None:
+        """A key's text is shown until it is first used, and never again."""
+        for child in self.children:
+            if book.account(KeyRef(id=child.id)).first_used_at is not None:
+                raise AnswerGone("These child keys were used before; a key is not shown again.")
 
     async def _check(self, transaction: Transaction, parent: Account) -> None:
         if parent.parent_id is not None:

@@ -59,6 +59,11 @@ async def test_a_team_on_either_engine(database_url: str, mint: FakeMint, tmp_pa
         assert again.headers["idempotent-replayed"] == "true"
         other = await parent.post("/child-key", {**given, "count": 1}, repeat="a")
         assert refused(other) == (422, "idempotency_mismatch")
+        child = Customer(desk=desk, token="", key=told["api_keys"][1])
+        assert (await child.get("/info")).status_code == 200
+        late = await parent.post("/child-key", given, repeat="a")
+        assert refused(late) == (410, "answer_gone")
+        assert child.key not in late.text
         short = await parent.post("/child-key", {"count": 50})
         assert refused(short) == (402, "insufficient_balance")
         assert len((await info(parent))["child_keys"]) == 2
