@@ -87,7 +87,7 @@ class LockRules:
                 ys=list(locked),
                 output_amounts=split(net),
                 owner=self.next_id("lease"),
-                lease_s=30,
+                lease_s=3600,
             )
         )
         if end == "wait":
