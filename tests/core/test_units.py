@@ -318,3 +318,26 @@ def test_units_never_cost_more_than_their_quote(
     quote = quote_of(order, replace(MODEL, price=price, is_free=True))
     seen = tally(path, order, answer)
     assert cost_of(used(seen), price).total_msat <= quote.total_msat == quote.minimum_msat
+
+
+NAMES = st.sampled_from(["data", "text", "usage", "duration", "seconds", "url", "error", "type"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+ONE_OF_EACH = [
+    (GENERATE, parse(GENERATE, prompt="a", n=2)),
+    (VARY, parse_parts(VARY, ("image", b"i"))),
+    (SPEAK, parse(SPEAK, input="a")),
+    (HEAR, parse_parts(HEAR, ("file", wav(10)))),
+    (TRANSLATE, parse_parts(TRANSLATE, ("file", wav(10)), ("response_format", "srt"))),
+]
+
+
+@given(st.dictionaries(NAMES, JSON).map(json.dumps).map(str.encode) | st.binary())
+def test_nothing_that_an_upstream_says_raises(answer: bytes) -> None:
+    for path, order in ONE_OF_EACH:
+        for content_type in ("application/json", "text/plain"):
+            seen = tally(path, order, answer, content_type)
+            assert seen.usage is None or seen.usage.is_sane
