@@ -36,7 +36,7 @@ async def renew(ctx: Context) -> None:
         silent_s = 0.0 if since_s is None else ctx.monotonic_s() - since_s
         log.warning("holds_not_renewed", count=len(holds), elapsed_s=silent_s)
         if silent_s >= limits.hold_owner_silent_s:
-            ctx.holds.stop()
+            ctx.holds.stop(holds)  # those alone: the node itself goes on
         return
     ctx.failpoint("renew.after")
     ctx.holds.note_renewed(alive, at_s=ctx.monotonic_s(), lease_s=limits.hold_lease_s)

@@ -145,6 +145,9 @@ async def test_an_owner_that_cannot_renew_for_long_ends_its_requests(shop: Shop)
     assert '"code":"not_ready"' in answer.text
     [row] = await usage_rows(shop.ctx, key)
     assert told(row)["outcome"] == "node_stopped"
+    headers = {**key.headers, "idempotency-key": "after it"}
+    healed = await shop.http.post(PATH, headers=headers, json=order())
+    assert healed.status_code == 200, "the node has not stopped"
 
 
 async def test_one_failed_renewal_is_not_yet_the_end(database_url: str) -> None:
