@@ -26,6 +26,7 @@ _STORED: Final = "it adds stored input that the body does not bound, of any acco
 _MEDIA: Final = "audio and images are billed apart from text tokens"
 _SECOND: Final = "a second model would be billed"
 _UNKNOWN: Final = "this endpoint has no such parameter, so nothing says what it may cost"
+_TEMPLATE: Final = "a template can make the prompt longer than the body"
 _CACHE: Final = "writing to a cache that lives so long is dearer than this node's price of it"
 
 # Folded name -> harm. null always means absent.
@@ -39,6 +40,8 @@ HARMS: Final[Mapping[str, str]] = {
     "numreturnsequences": _SAMPLES,
     "candidatecount": _SAMPLES,
     "numgenerations": _SAMPLES,
+    "numcompletions": _SAMPLES,
+    "numresults": _SAMPLES,
     "background": "the answer, and its bill, would outlive the request",
     "websearchoptions": _SEARCH,
     "websearch": _SEARCH,
@@ -47,6 +50,8 @@ HARMS: Final[Mapping[str, str]] = {
     "searchoptions": _SEARCH,
     "searchparameters": _SEARCH,
     "searchsettings": _SEARCH,
+    "searchtype": _SEARCH,
+    "enablecodeinterpreter": _SERVER_TOOL,
     "plugins": _SERVER_TOOL,
     "connectors": _SERVER_TOOL,
     "compoundcustom": _SERVER_TOOL,
@@ -62,7 +67,8 @@ HARMS: Final[Mapping[str, str]] = {
     "audio": _MEDIA,
     "modalities": _MEDIA,
     "responsemodalities": _MEDIA,
-    "chattemplate": "a template can make the prompt longer than the body",
+    "chattemplate": _TEMPLATE,
+    "promptembeds": "a few bytes can stand for any length of prompt",
     # lengths and counts, where a dialect does not read them itself
     "n": _SAMPLES,
     "maxtokens": _LIMIT,
@@ -120,6 +126,8 @@ HARMS: Final[Mapping[str, str]] = {
     "attachments": _STORED,
     "prompt": _STORED,
     "promptid": _STORED,
+    # input that another endpoint reads: here nobody would count it
+    "messages": _UNKNOWN,
 }
 
 # Harm by a part of the folded name, for families without an end.
@@ -157,6 +165,7 @@ _HARMLESS: Final[Mapping[str, tuple[object, ...]]] = {
     "candidatecount": (1,),
     "usebeamsearch": (False,),
     "enablesearch": (False,),
+    "enablecodeinterpreter": (False,),
     "modalities": (["text"],),
     "responsemodalities": (["text"],),
 }
@@ -167,6 +176,7 @@ _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 # Where a cache's lifetime stands, by the folded name around it, and those at the usual price.
 _CACHES: Final = frozenset({"cachecontrol", "promptcacheoptions", "promptcachebreakpoint"})
 _LIFETIMES: Final = ("5m", "30m", None)
+_THOUGHT_MODES: Final = ("standard", None)
 
 
 def is_function_tool(tool: object) -> bool:
@@ -198,6 +208,8 @@ def refuse_unsupported(
             _refuse_harm(name, folded, value)
             if is_closed and folded not in HARMS:
                 raise _refused(name, _UNKNOWN)
+            if folded == "chattemplatekwargs":
+                _refuse_templates(name, value)
     tools = body.get("tools")
     if not all(map(is_client_tool, tools if isinstance(tools, list) else ())):
         raise UnsupportedParameter(
@@ -222,6 +234,18 @@ def refuse_dear_caches(body: Mapping[str, object], serialised: bytes) -> None:
         lists = (each for each in level if isinstance(each, list))
         level = [inner for each in found for inner in each.values()]
         level += [inner for each in lists for inner in each]
+
+
+def refuse_thought_modes(value: Mapping[str, object]) -> None:
+    """Raise UnsupportedParameter for a mode in which a thought is billed otherwise."""
+    for name, reasoning in value.items():
+        if fold(name) == "reasoning" and isinstance(reasoning, dict):
+            for member, mode in reasoning.items():
+                if fold(member) == "mode" and mode not in _THOUGHT_MODES:
+                    raise UnsupportedParameter(
+                        "Only the standard mode of reasoning has a price here.",
+                        param=f"{name}.{member}",
+                    )
 
 
 def refuse_file_ids(value: Mapping[str, object], param: str) -> None:
@@ -258,6 +282,15 @@ def _refuse_harm(name: str, folded: str, value: object) -> None:
         harm = _FRAGMENT_HARMS[found.group()]
     if value not in _HARMLESS.get(folded, ()):
         raise _refused(name, harm)
+
+
+def _refuse_templates(name: str, words: object) -> None:
+    """Switches and words pass: what is made of them is about as long as they are."""
+    if not isinstance(words, dict):
+        raise _refused(name, _TEMPLATE)
+    for member, value in words.items():
+        if fold(member) == "chattemplate" or isinstance(value, dict | list):
+            raise _refused(f"{name}.{member}"[:100], _TEMPLATE)
 
 
 def _refuse_lifetime(name: str, cache: Mapping[str, object]) -> None:

@@ -84,6 +84,8 @@ def test_null_is_absent(name: str, order_of: OrderOf) -> None:
         {"prompt_cache_key": "k", "metadata": {"a": "b"}, "store": False, "user": "u"},
         {"reasoning_effort": "low", "top_k": 5, "min_p": 0.1, "logit_bias": {"5": 1}},
         {"chat_template_kwargs": {"enable_thinking": False}, "transforms": []},
+        {"chat_template_kwargs": {"reasoning_effort": "high", "thinking_budget": 9, "x": None}},
+        {"reasoning": {"effort": "high", "mode": "standard"}, "enable_code_interpreter": False},
     ],
 )
 def test_harmless_values_pass(members: dict[str, object], order_of: OrderOf) -> None:
@@ -117,6 +119,29 @@ def test_caches_that_live_longer_than_their_price_are_refused(
 )
 def test_other_lifetimes_pass(members: dict[str, object], order_of: OrderOf) -> None:
     assert order_of(**members).body.items() >= members.items()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"chat_template_kwargs": {"chat_template": "{% for _ in range(9999) %}a{% endfor %}"}},
+        {"chat_template_kwargs": {"Chat-Template": "a"}},
+        {"chat_template_kwargs": {"builtin_tools": ["browser"]}},
+        {"chat_template_kwargs": {"documents": {"a": "b"}}},
+        {"chat_template_kwargs": "x"},
+        {"ChatTemplateKwargs": {"chat_template": "a"}},
+        {"reasoning": {"effort": "high", "Mode": "pro"}},
+        {"prompt_embeds": "UEsDBA=="},
+        {"search_type": "pro"},
+        {"enable_code_interpreter": True},
+    ],
+)
+def test_what_writes_or_bills_more_than_the_body_shows_is_refused(
+    members: dict[str, object], order_of: OrderOf
+) -> None:
+    with pytest.raises(UnsupportedParameter) as refusal:
+        order_of(**members)
+    assert (refusal.value.param or "").startswith(next(iter(members)))
 
 
 @pytest.mark.parametrize("value", ["auto", "flex", "priority", "", "Default"])

@@ -24,6 +24,7 @@ from routstr.core.unsupported import (
     fold,
     refuse_dear_caches,
     refuse_file_ids,
+    refuse_thought_modes,
     refuse_unsupported,
     stored_input,
 )
@@ -70,6 +71,7 @@ class ChatDialect:
         value, serialised = parse_strictly(body, depth_max)
         refuse_unsupported(value, READS)
         refuse_dear_caches(value, serialised)
+        refuse_thought_modes(value)
         messages = _messages(value)
         stream = bool_in(value, "stream")
         limit, limit_field = output_limit_in(value, LIMIT_FIELDS)

@@ -19,8 +19,13 @@ from routstr.core.outcome import Tally
 from routstr.core.providers import RESPONSES
 from routstr.core.receipt import Receipt, cost_members, splice_cost
 from routstr.core.strict_json import parse_strictly
-from routstr.core.unsupported import fold, refuse_dear_caches, refuse_unsupported
-from routstr.errors import InvalidParameter, UnsupportedParameter
+from routstr.core.unsupported import (
+    fold,
+    refuse_dear_caches,
+    refuse_thought_modes,
+    refuse_unsupported,
+)
+from routstr.errors import InvalidParameter
 
 LIMIT_FIELDS: Final = ("max_output_tokens",)
 
@@ -36,7 +41,6 @@ _READ: Final = (
 )
 # Folded name -> the one spelling that is read here.
 READS: Final[Mapping[str, str]] = {fold(name): name for name in _READ}
-_THOUGHT_MODES: Final = (None, "standard")
 
 
 class ResponsesDialect:
@@ -103,13 +107,7 @@ def _check_reasoning(value: Mapping[str, object]) -> None:
     for name in ("reasoning", "text"):
         if not isinstance(value.get(name), dict | None):
             raise InvalidParameter(f"{name} must be an object.", param=name)
-    reasoning = value.get("reasoning")
-    if isinstance(reasoning, dict):
-        for name, mode in reasoning.items():
-            if fold(name) == "mode" and mode not in _THOUGHT_MODES:
-                raise UnsupportedParameter(
-                    "Only the standard mode of reasoning has a price here.", param="reasoning.mode"
-                )
+    refuse_thought_modes(value)
 
 
 def _instructions_bytes(value: Mapping[str, object]) -> int:
