@@ -201,7 +201,9 @@ class Node:
     def reserve(self, hold_id: str, caller: KeyRef, amount_msat: int) -> Reserve:
         return reserve(hold_id, caller, amount_msat, owner=self.owner)
 
-    async def audit(self, *, full: bool = True, since: datetime | None = None) -> AuditReport:
+    async def audit(
+        self, *, full: bool = True, since: datetime | None = None, is_running: bool = True
+    ) -> AuditReport:
         """The audit, at the hour the ledger writes by."""
         on_postgres = self.database.dialect == "postgresql"
         return await audit(
@@ -211,10 +213,11 @@ class Node:
             now=datetime.now(UTC) if on_postgres else self.clock.now(),
             held_msat_max=HELD_MSAT_MAX,
             since=since,
+            is_running=is_running,
         )
 
-    async def assert_sound(self) -> None:
-        report = await self.audit()
+    async def assert_sound(self, *, is_running: bool = True) -> None:
+        report = await self.audit(is_running=is_running)
         assert report.ok, [each for each in report.invariants if each.breaches]
 
     async def value(self, sql: str, **values: object) -> object:
