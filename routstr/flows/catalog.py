@@ -20,6 +20,7 @@ from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 
 PPM_PER_PERCENT: Final = 10_000
+NO_RATE: Final = "The exchange rate is not known now, so no price is either."
 # What prices are compared by: of a model that is sold by a unit, that unit decides.
 TYPICAL: Final = Usage(
     input_tokens=3_000, output_tokens=1_000, images=1, seconds=60, characters=1_000
@@ -100,6 +101,7 @@ class Picture:
     """Everything on sale at a moment. `not_sold` says of known models why they are not.
 
     `routes` are by method and path, `btc_usd` is the rate that amounts are shown in USD with.
+    `unrated` and `unrated_routes` would be on sale if an exchange rate had ever been known.
     """
 
     listings: Mapping[str, Listing] = field(default_factory=dict)
@@ -107,6 +109,8 @@ class Picture:
     not_sold: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], Route] = field(default_factory=dict)
     btc_usd: Decimal | None = None
+    unrated: frozenset[str] = frozenset()
+    unrated_routes: frozenset[tuple[str, str]] = frozenset()
     by_alias: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,12 +160,14 @@ class Catalog:
         """What is sold under an id or an alias, on `path` or as it is published.
 
         Raises InvalidModel, with the reason where it is known; ServiceUnavailable while its price
-        hangs on an exchange rate that is too old.
+        hangs on an exchange rate that is too old, or was never known.
         """
         picture = self._picture
         known = picture.by_alias.get(model_id, model_id)
         found = picture.listings.get(known)
         if found is None:
+            if known in picture.unrated:
+                raise ServiceUnavailable(NO_RATE)
             raise InvalidModel(picture.not_sold.get(known), param="model")
         if path is not None:
             found = found.on(path)
@@ -170,20 +176,26 @@ class Catalog:
 
     @property
     def has_old_prices(self) -> bool:
-        """Whether something on sale cannot be sold now, because its rate is too old."""
-        until = [each.shown.good_until for each in self._picture.listings.values()]
-        return any(each is not None and self._now() > each for each in until)
+        """Whether something cannot be sold now, because its rate is too old or was never known."""
+        picture, now = self._picture, self._now()
+        if picture.unrated or picture.unrated_routes:
+            return True
+        until = [each.shown.good_until for each in picture.listings.values()]
+        until += [each.good_until for each in picture.routes.values()]
+        return any(each is not None and now > each for each in until)
 
     def route(self, method: str, path: str) -> Route | None:
         """What is sold by the request under that method and path; raises ServiceUnavailable."""
         found = self._picture.routes.get((method, path))
         if found is not None:
             self._check_fresh(found.good_until)
+        elif (method, path) in self._picture.unrated_routes:
+            raise ServiceUnavailable(NO_RATE)
         return found
 
     def _check_fresh(self, good_until: datetime | None) -> None:
         if good_until is not None and self._now() > good_until:
-            raise ServiceUnavailable("The exchange rate is not known now, so no price is either.")
+            raise ServiceUnavailable(NO_RATE)
 
     def find(self, model_id: str, path: str | None = None) -> Model:
         """The model sold under an id or an alias. Raises what `listing` raises."""

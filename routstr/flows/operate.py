@@ -34,7 +34,7 @@ async def readiness(ctx: Context) -> Readiness:
     """The database answers, the ledger takes commands, the books were whole at the last audit."""
     checks = {
         "ledger": "ok" if ctx.ledger.is_serving else "stopping",
-        PRICES: "the exchange rate is too old" if ctx.catalog.has_old_prices else "ok",
+        PRICES: "the exchange rate is not known" if ctx.catalog.has_old_prices else "ok",
     }
     try:
         async with ctx.database.reading() as connection:

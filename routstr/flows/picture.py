@@ -23,7 +23,7 @@ from routstr.core.prices import (
 from routstr.core.pricing import CONTEXT_TOKENS_MAX, Model, Price
 from routstr.core.providers import PROVIDERS, Provider
 from routstr.errors import InvalidParameter
-from routstr.flows.catalog import Candidate, Listing, Picture, Route, listed
+from routstr.flows.catalog import NO_RATE, Candidate, Listing, Picture, Route, listed
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.reads_catalog import RateRow, RouteRow, StoredModel, UpstreamRow
 
@@ -34,7 +34,6 @@ NO_PRICE: Final = "This node knows no price for that model, so it does not sell 
 NO_LENGTH: Final = (
     "This node does not know the context length of that model, so it does not sell it."
 )
-NO_RATE: Final = "The exchange rate was never known, so no price is either."
 OFF: Final = "The operator of this node does not sell that model."
 GONE: Final = "That model is no longer offered by its upstream."
 _WRITTEN: Final = {"output", "image_output"}
@@ -99,6 +98,7 @@ def picture_of(
         if config is not None:
             configs[row.id] = config
     not_sold: dict[str, str] = {}
+    unrated: set[str] = set()
     for model in stored.models:
         upstream = rows.get(model.upstream_id)
         if upstream is None or upstream.id not in configs:
@@ -106,6 +106,8 @@ def picture_of(
         offered = _offered(model, upstream, rate)
         if isinstance(offered, str):
             not_sold.setdefault(model.model_id, offered)
+            if offered is NO_RATE:
+                unrated.update((model.model_id, *model.aliases))
             continue
         shelf = shelves.setdefault(model.model_id, _Shelf())
         shelf.candidates.append(offered)
@@ -116,6 +118,12 @@ def picture_of(
         upstreams=configs,
         not_sold={name: why for name, why in not_sold.items() if name not in shelves},
         routes=_routes(stored.routes, configs, rate),
+        unrated=frozenset(unrated - shelves.keys()),
+        unrated_routes=frozenset(
+            (row.method, row.path)
+            for row in stored.routes
+            if rate is None and row.price_usd is not None and _is_open(row, configs)
+        ),
         btc_usd=None if rate is None else rate.btc_usd,
     )
 
@@ -210,9 +218,9 @@ def _routes(
 ) -> dict[tuple[str, str], Route]:
     found = {}
     for row in rows:
-        upstream_id = row.upstream_id or BUILT_IN
-        if not row.enabled or upstream_id not in configs:
+        if not _is_open(row, configs):
             continue
+        upstream_id = row.upstream_id or BUILT_IN
         good_until, price_msat = None, row.price_msat
         if row.price_usd is not None:
             if rate is None:
@@ -230,3 +238,7 @@ def _routes(
             good_until=good_until,
         )
     return found
+
+
+def _is_open(row: RouteRow, configs: Mapping[str, UpstreamConfig]) -> bool:
+    return row.enabled and (row.upstream_id or BUILT_IN) in configs

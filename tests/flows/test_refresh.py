@@ -14,6 +14,7 @@ from routstr.flows.catalog import Catalog, markup_percent
 from routstr.flows.context import Context
 from routstr.flows.operate import readiness
 from routstr.flows.refresh import open_catalog, refresh
+from routstr.flows.upstreams import RouteWish, set_route
 from routstr.gateways.addresses import OutsideHttp
 from routstr.gateways.listing_http import ModelLists
 from routstr.gateways.rates import RateSources
@@ -202,7 +203,7 @@ async def test_an_old_rate_sells_nothing_until_there_is_a_new_one(market: Market
     with pytest.raises(ServiceUnavailable):
         market.ctx.catalog.find("m")
     told = await readiness(market.ctx)
-    assert (told.checks["prices"], told.is_ready) == ("the exchange rate is too old", True)
+    assert (told.checks["prices"], told.is_ready) == ("the exchange rate is not known", True)
     market.tickers.say("100100", "100400", "100450")
     await refresh(market.ctx)
     assert market.ctx.catalog.find("m").price == first  # it moved too little to matter
@@ -220,8 +221,22 @@ async def test_no_rate_yet_and_a_fixed_one(database_url: str) -> None:
         market.tickers.say()
         await market.add()
         await refresh(market.ctx)
-        with pytest.raises(InvalidModel, match="exchange rate"):
-            market.ctx.catalog.find("m")
+        await market.set("m", aliases=["best"])
+        route = RouteWish(path="/v1/tides", upstream="up", price_usd="0.01")
+        await set_route(market.ctx, route)
+        await refresh(market.ctx)
+        catalog = market.ctx.catalog
+        for ask in (
+            lambda: catalog.find("m"),
+            lambda: catalog.find("best"),
+            lambda: catalog.route("POST", "/v1/tides"),
+        ):
+            with pytest.raises(ServiceUnavailable, match="exchange rate"):
+                ask()
+        with pytest.raises(InvalidModel):
+            catalog.find("another")
+        assert catalog.route("GET", "/v1/tides") is None
+        assert (await readiness(market.ctx)).checks["prices"] != "ok"
     async with open_market(database_url, btc_usd_price=Decimal(50_000)) as offline:
         await refresh(offline.ctx)
         offline.clock.advance(10**7)
