@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from routstr.core.url import host_of
+
 CHAT: Final = "/chat/completions"
 COMPLETIONS: Final = "/completions"
 RESPONSES: Final = "/responses"
@@ -84,3 +86,17 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "openai-compatible": Provider(name="OpenAI-compatible", paths=EVERY_PATH),
 }
+
+
+_READER: Final = "openrouter"
+_READER_HOST: Final = "openrouter.ai"
+
+
+def bills_files_apart(provider_type: str, base_url: str) -> bool:
+    """Whether documents are read there at a price per page, for models that cannot do it.
+
+    OpenRouter's guide to PDF inputs: two dollars for a thousand pages, unless the model takes files
+    itself; a page can be a few bytes, and is in no count of tokens.
+    """
+    host = host_of(base_url)
+    return provider_type == _READER or host == _READER_HOST or host.endswith(f".{_READER_HOST}")

@@ -12,7 +12,7 @@ from typing import Final
 
 from routstr.core.order import Order
 from routstr.core.quote import Quote, quote_of
-from routstr.errors import InvalidModel, RoutstrError
+from routstr.errors import InvalidModel, RoutstrError, UnsupportedParameter
 from routstr.flows.catalog import Candidate, Listing, typical_msat
 
 PPM: Final = 1_000_000
@@ -24,16 +24,28 @@ def candidates_for(
     """The listing's candidates that speak `path`, can take `order`, and are not too dear for it.
 
     Too dear: the most it could cost there is above the quote by more than `loss_ppm_max`. Raises
-    InvalidModel if nobody is left.
+    InvalidModel if nobody is left, UnsupportedParameter if that is for the documents in it.
     """
     found = tuple(
         each
         for each in listing.candidates
         if path in each.paths and _is_fit(each, listing, order, quote, loss_ppm_max)
     )
+    if order.has_files:
+        found = _readers(found)
     if not found:
         raise InvalidModel(f"{listing.model.id} is not sold here for this endpoint.", param="model")
     return found
+
+
+def _readers(found: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """Those where a document costs tokens alone. Raises UnsupportedParameter if that is nobody."""
+    readers = tuple(each for each in found if each.reads_files)
+    if found and not readers:
+        raise UnsupportedParameter(
+            "Files are not supported for this model: whoever reads them for it bills the page."
+        )
+    return readers
 
 
 def spread(candidates: Iterable[Candidate], dice: str) -> list[Candidate]:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Final
 
 from routstr.core.pricing import Model, Price, Usage, cost_of
-from routstr.core.providers import EVERY_PATH
+from routstr.core.providers import EVERY_PATH, bills_files_apart
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 
@@ -34,7 +34,7 @@ class Candidate:
     Equally dear ones share the requests by their weights; one without weight comes after them.
     `good_until` is when its price gets too old to sell at; None: never. `usd` is the same price in
     USD, fee included, by the names of `core.prices.CLASSES`; empty for a price that was set in
-    msat. `facts` only describe.
+    msat. `facts` only describe. It `reads_files` unless documents have a bill of their own there.
     """
 
     upstream_id: str
@@ -49,6 +49,7 @@ class Candidate:
     good_until: datetime | None = None
     usd: Mapping[str, Decimal] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
+    reads_files: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,13 @@ class Catalog:
         now: Callable[[], datetime] = lambda: datetime.max.replace(tzinfo=UTC),
     ) -> None:
         """Start with models of fixed prices, all at the upstream that the settings name."""
-        self.fixed = tuple(listed(model, [built_in(model)]) for model in models)
+        reads_files = upstream is None or not bills_files_apart(
+            upstream.provider_type, upstream.base_url
+        )
+        own = ((model, built_in(model)) for model in models)
+        self.fixed = tuple(
+            listed(model, [replace(each, reads_files=reads_files)]) for model, each in own
+        )
         self.upstream = upstream
         self._picture = Picture(
             listings={each.model.id: each for each in self.fixed},

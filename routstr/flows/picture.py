@@ -21,7 +21,7 @@ from routstr.core.prices import (
     with_fee,
 )
 from routstr.core.pricing import CONTEXT_TOKENS_MAX, Model, Price
-from routstr.core.providers import PROVIDERS, Provider
+from routstr.core.providers import PROVIDERS, Provider, bills_files_apart
 from routstr.errors import InvalidParameter
 from routstr.flows.catalog import NO_RATE, Candidate, Listing, Picture, Route, listed
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
@@ -164,8 +164,16 @@ def _offered(model: StoredModel, upstream: UpstreamRow, rate: Rate | None) -> Ca
         fee_ppm=fee_ppm,
         good_until=good_until,
         facts=model.facts,
+        reads_files=_reads_files(model, upstream),
         usd={} if model.is_free else {name: with_fee(each, fee_ppm) for name, each in usd.items()},
     )
+
+
+def _reads_files(model: StoredModel, upstream: UpstreamRow) -> bool:
+    """Whether a document costs tokens alone: the model takes it, or nobody else reads it for it."""
+    taken = model.facts.get("input_modalities")
+    is_taken = isinstance(taken, list) and "file" in taken
+    return is_taken or not bills_files_apart(upstream.provider_type, upstream.base_url)
 
 
 def _why_not(

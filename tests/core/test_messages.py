@@ -97,6 +97,7 @@ def test_media_are_quoted_at_the_whole_context(block: dict[str, object]) -> None
     given = order(messages=asked(block))
     assert given.input_unbounded
     assert given.media == {"image_input"}
+    assert given.has_files is ('"base64", "data": "AA"}' in json.dumps(block))
     quote = quote_of(given, MODEL)
     assert quote.input_tokens_max == MODEL.context_length
     assert quote.prompt_rate_msat == 4_000_000

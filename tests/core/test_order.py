@@ -318,3 +318,21 @@ def test_other_stream_options_stay(order_of: OrderOf) -> None:
 
 def test_no_stream_asks_for_nothing(order_of: OrderOf) -> None:
     assert "stream_options" not in forwarded(order_of())
+
+
+@pytest.mark.parametrize(
+    ("part", "has_files"),
+    [
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA"}}, True),
+        ({"type": "document_url", "document_url": "https://a.example/b.pdf"}, True),
+        ({"type": "image_url", "image_url": {"url": "DATA:application/pdf;base64,AA"}}, True),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}, False),
+        ({"type": "image_url", "image_url": "https://a.example/b.png"}, False),
+        ({"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}, False),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}, False),
+        ({"type": "text", "text": "a"}, False),
+    ],
+)
+def test_documents_are_known(part: dict[str, object], has_files: bool, order_of: OrderOf) -> None:
+    given = order_of(messages=[{"role": "user", "content": [part]}])
+    assert given.has_files is has_files

@@ -7,7 +7,7 @@ import pytest
 
 from routstr.core.order import Order
 from routstr.core.quote import quote_of
-from routstr.errors import InvalidModel
+from routstr.errors import InvalidModel, UnsupportedParameter
 from routstr.flows.candidates import candidates_for, spread
 from routstr.flows.catalog import Candidate, Listing, listed
 from tests.failover.pair import candidate
@@ -45,6 +45,21 @@ def test_those_serve_who_speak_it_can_take_it_and_are_not_too_dear() -> None:
     assert names(listing, path="/messages") == ["cheap", "mute", "dearer"]
     with pytest.raises(InvalidModel):
         names(listing, path="/nowhere")
+
+
+def test_documents_go_only_where_they_cost_tokens_alone() -> None:
+    each = [replace(candidate("reader", 0), reads_files=False), candidate("other", 50)]
+    order = replace(ORDER, has_files=True)
+
+    def served(*candidates: Candidate) -> list[str]:
+        listing = listed(CHAT_MODEL, candidates)
+        quote = quote_of(order, listing.model)
+        found = candidates_for(listing, order, quote, path=CHAT, loss_ppm_max=500_000)
+        return [each.upstream_slug for each in found]
+
+    assert served(*each) == ["other"]
+    with pytest.raises(UnsupportedParameter):
+        served(each[0])
 
 
 def test_equally_dear_ones_share_by_weight_and_the_rest_stays_in_order() -> None:

@@ -9,6 +9,7 @@ from routstr.core.pricing import Model, Price
 from routstr.errors import InvalidModel, ServiceUnavailable
 from routstr.flows.catalog import Candidate, Catalog, Picture, built_in, listed
 from routstr.flows.shown import models_page
+from routstr.gateways.upstream_config import UpstreamConfig
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -67,6 +68,22 @@ def test_a_price_with_an_old_rate_sells_nothing() -> None:
 def test_models_of_the_settings_are_the_one_upstreams() -> None:
     [only] = Catalog([model("m")]).listing("m").candidates
     assert (only.upstream_id, only.forwarded_model_id) == ("upstream", "m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "reads_files"),
+    [
+        ("openai-compatible", "https://api.example.com/v1", True),
+        ("openai-compatible", "https://notopenrouter.ai/v1", True),
+        ("openai-compatible", "https://openrouter.ai/api/v1", False),
+        ("openai-compatible", "https://eu.openrouter.ai/api/v1", False),
+        ("openrouter", "https://proxy.example.com/v1", False),
+    ],
+)
+def test_who_bills_documents_apart_gets_none(kind: str, url: str, *, reads_files: bool) -> None:
+    upstream = UpstreamConfig(id="upstream", slug="up", base_url=url, provider_type=kind)
+    [only] = Catalog([model("m")], upstream=upstream).listing("m").candidates
+    assert only.reads_files is reads_files
 
 
 def test_each_path_has_its_own_cheapest_and_the_dearest_is_published() -> None:

@@ -114,6 +114,16 @@ async def test_listed_models_are_sold_with_a_margin(market: Market) -> None:
 
 
 @ON_SQLITE
+async def test_documents_are_for_models_that_take_them(market: Market) -> None:
+    shape = {"input_modalities": ["text", "file"]}
+    market.lister.answer = {"data": [listed("m"), listed("reader", architecture=shape)]}
+    await market.add(provider_type="openrouter")
+    await refresh(market.ctx)
+    listings = market.ctx.catalog.picture.listings
+    assert [listings[name].shown.reads_files for name in ("m", "reader")] == [False, True]
+
+
+@ON_SQLITE
 async def test_what_has_no_price_is_refused_not_free(market: Market) -> None:
     zero = {"prompt": "0", "completion": "0"}
     depends = {"prompt": "-1", "completion": "-1"}

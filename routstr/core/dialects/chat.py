@@ -8,6 +8,7 @@ import orjson
 from routstr.core.dialects.base import Media, StreamMeter
 from routstr.core.dialects.chat_answer import Part, json_object, read_piece
 from routstr.core.dialects.chat_stream import ChatStreamMeter
+from routstr.core.dialects.prompt import names_no_image
 from routstr.core.order import (
     Medium,
     Order,
@@ -55,6 +56,8 @@ _MESSAGE_FIELDS: Final = frozenset(
     }
 )  # fmt: skip
 _MEDIA: Final[frozenset[Medium]] = frozenset({"audio_input", "image_input"})
+# Parts that no upstream takes for a document, unless their own words say so.
+_SEEN_PARTS: Final = ("text", "refusal", "thinking", "image_url", "input_audio")
 _TEXT_PART_FIELDS: Final = frozenset({"type", "text", "refusal", "cache_control"})
 
 
@@ -90,6 +93,7 @@ class ChatDialect:
             has_tools=tools > 0,
             input_unbounded=is_unbounded,
             media=_MEDIA if is_unbounded else frozenset(),
+            has_files=is_unbounded and any(map(_has_files, messages)),
             prompt_bytes=len(serialised),
             prompt_text_bytes=tools + sum(_text_bytes(message) for message in messages),
             body=value,
@@ -194,6 +198,15 @@ def _is_text_part(part: object) -> bool:
         isinstance(part, dict)
         and part.get("type") in ("text", "refusal")
         and part.keys() <= _TEXT_PART_FIELDS
+    )
+
+
+def _has_files(message: Mapping[str, object]) -> bool:
+    content = message.get("content")
+    return any(
+        part.get("type") not in _SEEN_PARTS or names_no_image(part)
+        for part in (content if isinstance(content, list) else ())
+        if isinstance(part, dict) and part.get("type") != "video_url"
     )
 
 

@@ -69,6 +69,7 @@ class MessagesDialect:
             has_tools=bool(tools) or value.get("output_config") is not None,
             input_unbounded=not prompt.is_bounded,
             media=frozenset() if prompt.is_bounded else _MEDIA,
+            has_files=prompt.has_files,
             prompt_bytes=len(serialised) + _own_tool_tokens(tools),
             prompt_text_bytes=prompt.text_bytes + (len(orjson.dumps(tools)) if tools else 0),
             body=value,

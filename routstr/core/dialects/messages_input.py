@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from routstr.core.dialects.prompt import Prompt
+from routstr.core.dialects.prompt import Prompt, names_no_image
 from routstr.core.unsupported import refuse_file_ids
 from routstr.errors import InvalidParameter, UnsupportedParameter
 
@@ -57,7 +57,7 @@ def _prompt_of_block(block: Mapping[str, object], param: str) -> Prompt:
     refuse_file_ids(block, param)
     prompt = Prompt(text_bytes=sum(_texts(block)))
     if kind in _MEDIA_BLOCKS:
-        return prompt + _prompt_of_source(block.get("source"), param)
+        return prompt + _prompt_of_source(block.get("source"), kind, param)
     if kind not in _TEXT_BLOCKS:
         raise UnsupportedParameter(
             f"Blocks of type {kind} are not supported here: nothing bounds what they add.",
@@ -69,14 +69,15 @@ def _prompt_of_block(block: Mapping[str, object], param: str) -> Prompt:
     return prompt if inner is None else prompt + prompt_of_content(inner, param)
 
 
-def _prompt_of_source(source: object, param: str) -> Prompt:
+def _prompt_of_source(source: object, block_kind: object, param: str) -> Prompt:
     """Media: their tokens follow from pixels and pages, which the body's bytes do not bound."""
     if not isinstance(source, dict):
         raise InvalidParameter(f"source in {param} must be an object.", param=param)
     kind = source.get("type")
     refuse_file_ids(source, param)
     if kind in _MEDIA_SOURCES:
-        return Prompt(is_bounded=False)
+        is_image = block_kind == "image" and not names_no_image(source)
+        return Prompt(is_bounded=False, has_files=not is_image)
     if kind not in _TEXT_SOURCES:
         raise UnsupportedParameter(
             f"A source of type {kind} is not supported here: nothing bounds what it adds.",

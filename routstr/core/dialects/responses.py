@@ -69,6 +69,7 @@ class ResponsesDialect:
             has_tools=tools > 0,
             input_unbounded=not prompt.is_bounded,
             media=media,
+            has_files=prompt.has_files,
             prompt_bytes=len(serialised),
             prompt_text_bytes=prompt.text_bytes + _instructions_bytes(value) + tools,
             body=value,

@@ -7,7 +7,7 @@ not know could be any input, of any account, or tools with a bill of their own.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from routstr.core.dialects.prompt import Prompt
+from routstr.core.dialects.prompt import Prompt, names_no_image
 from routstr.core.order import Medium
 from routstr.core.unsupported import refuse_file_ids, stored_input
 from routstr.errors import InvalidParameter, UnsupportedParameter
@@ -94,7 +94,7 @@ def _prompt_of_part(part: Mapping[str, object], media: set[Medium]) -> Prompt:
     medium = _MEDIA_PARTS.get(kind) if isinstance(kind, str) else None
     if medium is not None:
         media.add(medium)
-        return Prompt(is_bounded=False)
+        return Prompt(is_bounded=False, has_files=kind == "input_file" or names_no_image(part))
     if kind not in _TEXT_PARTS:
         raise UnsupportedParameter(
             f"Parts of type {kind} are not supported here: nothing bounds what they add.",
