@@ -16,11 +16,18 @@ from typing import Final, Literal, NewType, Protocol
 
 from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
-from routstr.errors import ConfigError
+from routstr.errors import ConfigError, ServiceUnavailable
 
 Dialect = Literal["sqlite", "postgresql"]
 ReadConnection = NewType("ReadConnection", AsyncConnection)
@@ -45,6 +52,8 @@ POSTGRES_SESSION: Final = {
     "jit": "off",
     "timezone": "UTC",
 }
+# Connections that are lost or refused, a server that stops or has no room, a statement's time-out.
+AWAY_SQLSTATES: Final = ("08", "57P", "53", "57014")
 POSTGRES_MUST_BE_ON: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
 
@@ -74,9 +83,19 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadConnection]:
-        """A connection that can only read, given back at the end."""
-        async with self.reader.connect() as connection:
-            yield ReadConnection(connection)
+        """A connection that can only read, given back at the end.
+
+        Raises ServiceUnavailable when the database is away, as the executor does for what writes.
+        """
+        is_connected = False
+        try:
+            async with self.reader.connect() as connection:
+                is_connected = True
+                yield ReadConnection(connection)
+        except (SQLAlchemyError, OSError) as error:
+            if not (_is_away(error) if isinstance(error, SQLAlchemyError) else not is_connected):
+                raise
+            raise ServiceUnavailable("The database is not available.") from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -84,6 +103,16 @@ class Database:
         await self.writer.dispose()
         if self.thread_writer is not None:
             self.thread_writer.dispose()
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    """Whether the database did not answer, rather than refuse what was asked."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeout)
+    state = str(getattr(error.orig, "sqlstate", "") or "")
+    # SQLite names no state: its file is locked, full, or cannot be read.
+    is_mute = not state and isinstance(error, OperationalError | InterfaceError)
+    return error.connection_invalidated or is_mute or state.startswith(AWAY_SQLSTATES)
 
 
 def open_database(url: str, pool: PoolSettings) -> Database:
@@ -139,7 +168,7 @@ async def has_schema(database: Database) -> bool:
 async def check_reachable(database: Database) -> None:
     """Raises ConfigError for a database that does not let us in, or is none."""
     try:
-        async with database.reading() as connection:
+        async with database.reader.connect() as connection:
             await connection.execute(text("SELECT 1"))
     except (OSError, OverflowError, SQLAlchemyError) as error:
         inner = getattr(error, "orig", None) or error

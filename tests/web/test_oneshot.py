@@ -16,6 +16,7 @@ from tests.fakes.upstream_script import Fault, Gate, Script, failure
 from tests.harness.kiosk import COST_MSAT, Kiosk, open_kiosk
 from tests.harness.shop import PATH, order, until
 from tests.harness.till import ON_SQLITE, worth, ys_of
+from tests.ledger.lossy import lossy_line
 
 
 @pytest.fixture
@@ -297,3 +298,24 @@ async def test_a_client_that_leaves_claims_the_rest(kiosk: Kiosk, by_token: bool
     claimed = (await kiosk.change(url, **shown)).json()
     assert claimed["cost"] > 0
     assert worth(claimed["token"]) == (21_000 - claimed["cost"]) // 1000
+
+
+async def test_what_was_paid_for_is_answered_though_the_database_went_away(
+    postgres_url: str, mint: FakeMint, tmp_path: Path
+) -> None:
+    async with (
+        lossy_line(postgres_url) as line,
+        open_kiosk(line.url, mint, tmp_path) as kiosk,
+    ):
+
+        def lose_it() -> None:
+            line.is_down = True
+            line.cut()
+
+        kiosk.marks.at["oneshot.before_change"] = lose_it
+        token = mint.issue(21)
+        answer = await kiosk.buy(token)
+        line.is_down = False
+        assert answer.status_code == 200, answer.text
+        assert "x-cashu" not in answer.headers
+        await kiosk.assert_claimable(answer, token, 20)

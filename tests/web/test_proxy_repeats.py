@@ -18,6 +18,7 @@ from tests.harness.funding import FundedKey, balance_msat, usage_rows
 from tests.harness.kiosk import COST_MSAT, open_kiosk
 from tests.harness.shop import PATH, PROMPT, Shop, open_shop, order, until
 from tests.harness.till import ON_SQLITE
+from tests.ledger.lossy import lossy_line
 from tests.web.test_proxy_leaving import half_a_body
 
 FUNDS_MSAT = 1_000_000
@@ -156,6 +157,26 @@ async def test_two_nodes_buy_it_once(postgres_url: str) -> None:
         assert (await waits).json()["error"]["code"] == "not_ready"
         gate.open_for_ever()
         assert (await first).status_code == 200
+
+
+async def test_who_waits_while_the_database_goes_away_may_come_again(postgres_url: str) -> None:
+    async with lossy_line(postgres_url) as line, open_shop(line.url) as shop:
+        key, gate = await shop.key(FUNDS_MSAT), Gate()
+        shop.upstream.default = Script(gate=gate)
+        first = asyncio.create_task(ask(shop, key))
+        await shop.marks.reached("forward.answered")
+        waits = asyncio.create_task(ask(shop, key))
+        await until(lambda: bool(shop.ctx.shelf.errands))
+        line.is_down = True
+        line.cut()
+        early = await waits
+        assert (early.status_code, early.headers["x-should-retry"]) == (503, "true")
+        assert early.json()["error"]["code"] == "not_ready"
+        line.is_down = False
+        gate.open_for_ever()
+        assert (await first).status_code == 200
+        assert was_replayed(await ask(shop, key))
+        await assert_charged(shop, key, 1)
 
 
 async def test_who_left_with_the_answer_paid_for_gets_it_later(database_url: str) -> None:
