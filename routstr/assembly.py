@@ -98,7 +98,10 @@ async def open_ledger(
     if may_write:
         _own_directories(settings, stack)
     elif not await has_schema(database):
-        raise ConfigError("DATABASE_URL: there is no node's database there yet")
+        raise ConfigError(
+            "DATABASE_URL: there is no node's database there yet:"
+            " `routstr upstreams add` or `routstr serve` makes one"
+        )
     vault = Vault(master_key(settings, may_write=may_write), random_bytes=secrets.token_bytes)
     await check_reachable(database)
     await check_durability(database)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from starlette.routing import Route
 
 from demo.servers import MODELS_FILE
 from routstr.app import create_app, running
@@ -15,6 +16,7 @@ from routstr.assembly import Ids, open_ledger
 from routstr.config import Settings, check_for_serving
 from routstr.errors import ConfigError
 from routstr.flows.context import Context
+from routstr.flows.upstreams import OWN_PATHS
 from routstr.ledger.keyfile import key_from_file, make_key_file
 from tests.fakes.mint import FakeMint, Trouble
 from tests.fakes.upstream_script import Gate
@@ -94,7 +96,7 @@ async def test_one_database_has_one_key(tmp_path: Path) -> None:
 
 
 async def test_reading_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no node's database"):
+    with pytest.raises(ConfigError, match="no node's database there yet: `routstr upstreams add`"):
         await opened(settings(tmp_path / "data"), may_write=False)
     assert not (tmp_path / "data").exists()
     (tmp_path / "data").mkdir()
@@ -242,3 +244,12 @@ async def test_ids_are_different_and_long() -> None:
 
 def test_a_context_hides_its_secrets() -> None:
     assert not Context.__dataclass_fields__["wallet"].repr
+
+
+def test_no_path_of_the_nodes_own_is_for_sale(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    paths = {route.path for route in app.routes if isinstance(route, Route)} | set(
+        app.openapi()["paths"]
+    )
+    firsts = {path.removeprefix("/v1").strip("/").partition("/")[0] for path in paths}
+    assert firsts - OWN_PATHS == {"", "chat", "{path:path}"}

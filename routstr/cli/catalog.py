@@ -15,7 +15,7 @@ from routstr.cli.upstreams import AsJson, Margin, percent, percent_text
 from routstr.config import Settings
 from routstr.core.money import sats_text
 from routstr.core.prices import CLASSES, usd_texts
-from routstr.errors import ConfigError, NotFound
+from routstr.errors import ConfigError, InvalidParameter, NotFound
 from routstr.flows.catalog import Candidate
 from routstr.flows.context import Context
 from routstr.flows.picture import Stored
@@ -70,18 +70,20 @@ def list_models(
         (
             each["model"],
             each["upstream"],
-            _usd(each["usd"].get("input")),
-            _usd(each["usd"].get("output")),
-            _sats(each["input_msat_per_mtok"]),
-            _sats(each["output_msat_per_mtok"]),
+            _both(_usd(each["usd"].get("input")), _usd(each["usd"].get("output"))),
+            _both(_sats(each["input_msat_per_mtok"]), _sats(each["output_msat_per_mtok"])),
             f"{each['margin_percent']} %",
             each["context_length"],
             each["not_sold"] or "yes",
         )
         for each in told
     ]
-    names = ("model", "upstream", "in, USD/Mtok", "out, USD/Mtok", "in, sat/Mtok", "out, sat/Mtok")
-    print_table((*names, "margin", "context", "sold"), rows)
+    names = ("model", "upstream", "USD/Mtok in, out", "sat/Mtok in, out", "margin", "context")
+    print_table((*names, "sold"), rows, empty="none: see `--unsold`, and `routstr upstreams list`")
+
+
+def _both(first: str, second: str) -> str:
+    return f"{first or '-'}, {second or '-'}" if first or second else ""
 
 
 def _usd(per_token: str | None) -> str:
@@ -107,7 +109,7 @@ async def _models(settings: Settings) -> list[dict[str, Any]]:
     slugs = {each.id: each.slug for each in stored.upstreams}
     for model in stored.models:
         if (slugs[model.upstream_id], model.model_id) not in sold:
-            why = picture.not_sold.get(model.model_id, "its upstream is off, or it has no price")
+            why = picture.reasons.get((model.upstream_id, model.model_id), "Its upstream is off.")
             told.append(_untold(model, slugs[model.upstream_id], stored, why))
     return sorted(told, key=lambda each: (each["model"], each["upstream"]))
 
@@ -208,7 +210,17 @@ def alias(
 ) -> None:
     """Further names that lead to a model; they replace those it had."""
     wish = ModelWish(aliases=aliases or [])
-    _do(lambda ctx: set_model(ctx, upstream, model, wish))
+    _do(lambda ctx: _alias(ctx, upstream, model, wish))
+
+
+async def _alias(ctx: Context, slug: str, model_id: str, wish: ModelWish) -> None:
+    """Says of each name that leads elsewhere, because it is taken, where it leads."""
+    await set_model(ctx, slug, model_id, wish)
+    picture = show(ctx, await read_stored(ctx))
+    for name in wish.aliases or ():
+        leads_to = name if name in picture.listings else picture.by_alias.get(name, model_id)
+        if leads_to != model_id:
+            typer.echo(f"{name} is kept, but it is taken: it leads to {leads_to}", err=True)
 
 
 @models.command()
@@ -259,7 +271,8 @@ def list_routes(as_json: AsJson = False) -> None:
         )
         for each in told
     ]
-    print_table(("method", "path", "upstream", "its path", "price of a request"), rows)
+    names = ("method", "path", "upstream", "its path", "price of a request")
+    print_table(names, rows, empty="no path is sold by the request: `routstr routes add --help`")
 
 
 async def _routes(settings: Settings) -> list[dict[str, Any]]:
@@ -289,6 +302,8 @@ def add_route(
     usd: Annotated[str | None, typer.Option(help="The same, in USD.")] = None,
 ) -> None:
     """Sell a path by the request, or change how it is sold."""
+    if upstream is None and not quiet_settings().upstream_base_url:
+        raise InvalidParameter("Say which --upstream; the settings have none.", param="upstream")
     wish = RouteWish(
         path=path,
         method=method,

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +21,7 @@ from routstr.ledger.restores import check_restored
 from routstr.log import configure
 
 SETTLE_S: Final = 5.0
+PIPE_WIDTH: Final = 240
 
 
 def quiet_settings() -> Settings:
@@ -85,11 +88,20 @@ def _nothing(_: str) -> None:
     """No failpoint is armed."""
 
 
-def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table for people."""
-    table = Table()
-    for name in names:
-        table.add_column(name, overflow="fold")
+def print_table(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str = "nothing yet"
+) -> None:
+    """A table for people, whose first column is never broken; `empty` says what would fill it.
+
+    Written into a file or a pipe it is as wide as it needs to be.
+    """
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for at, name in enumerate(names):
+        table.add_column(name, overflow="fold", no_wrap=at == 0)
     for row in rows:
         table.add_row(*(str(each) for each in row))
-    Console().print(table)
+    console = Console()
+    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)

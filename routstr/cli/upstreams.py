@@ -17,7 +17,7 @@ from routstr.config import Settings
 from routstr.core.providers import PROVIDERS
 from routstr.errors import ConfigError, NotFound
 from routstr.flows.context import Context
-from routstr.flows.refresh import ask_models, config_of, read_stored, refresh, show
+from routstr.flows.refresh import config_of, read_stored, refresh, show
 from routstr.flows.upstreams import (
     UpstreamWish,
     add_upstream,
@@ -91,11 +91,12 @@ def list_(as_json: AsJson = False) -> None:
             f"{each['margin_percent']} %",
             each["weight"],
             f"{each['sold']} of {each['models']}" if each["enabled"] else "off",
-            each["listed_at"] or "never",
+            (each["listed_at"] or "never")[:16].replace("T", " "),
         )
         for each in told
     ]
-    print_table(("name", "kind", "URL", "key", "margin", "weight", "sells", "listed"), rows)
+    names = ("name", "kind", "URL", "key", "margin", "weight", "sells", "listed (UTC)")
+    print_table(names, rows, empty="no upstreams yet: `routstr upstreams add --help`")
 
 
 async def _list(settings: Settings) -> list[dict[str, Any]]:
@@ -155,15 +156,21 @@ def add(
 async def _add(settings: Settings, slug: str, wish: UpstreamWish) -> str:
     async with acting(settings) as ctx:
         await add_upstream(ctx, slug, wish)
-        row = await _row(ctx, slug)
-        problem = await ask_models(ctx, row)
-        await refresh(ctx)
-        if problem is not None:
-            return f"{slug} is kept, but {problem}: see `routstr upstreams test {slug}`"
-        listings = ctx.catalog.picture.listings.values()
-        sold = sum(row.id in {c.upstream_id for c in each.candidates} for each in listings)
-        known = sum(each.upstream_id == row.id for each in (await read_stored(ctx)).models)
-        return f"{slug}: {known} models, {sold} of them sold; see `routstr models list`"
+        return await _told(ctx, slug)
+
+
+async def _told(ctx: Context, slug: str) -> str:
+    """Asks for the models if that is due, and says what came of it."""
+    done = await refresh(ctx)
+    row = await _row(ctx, slug)
+    if slug in done.silent:
+        return f"{slug} is kept, but {done.silent[slug]}; see `routstr upstreams test {slug}`"
+    if not row.enabled:
+        return f"{slug} is off"
+    listings = ctx.catalog.picture.listings.values()
+    sold = sum(row.id in {c.upstream_id for c in each.candidates} for each in listings)
+    known = sum(each.upstream_id == row.id for each in (await read_stored(ctx)).models)
+    return f"{slug}: {known} models, {sold} of them sold; see `routstr models list`"
 
 
 @cli.command("set")
@@ -181,7 +188,7 @@ def set_(
     local: Local = None,
     paths: Paths = None,
 ) -> None:
-    """Change what is said; the rest stays."""
+    """Change what is said; the rest stays. Reached in another way, it is asked for its models."""
     wish = UpstreamWish(
         provider_type=kind,
         base_url=url,
@@ -194,12 +201,13 @@ def set_(
         is_local=local,
         paths=paths or None,
     )
-    asyncio.run(_set(quiet_settings(), slug, wish, name))
+    typer.echo(asyncio.run(_set(quiet_settings(), slug, wish, name)))
 
 
-async def _set(settings: Settings, slug: str, wish: UpstreamWish, name: str | None) -> None:
+async def _set(settings: Settings, slug: str, wish: UpstreamWish, name: str | None) -> str:
     async with acting(settings) as ctx:
         await change_upstream(ctx, slug, wish, new_slug=name)
+        return await _told(ctx, name or slug)
 
 
 @cli.command()

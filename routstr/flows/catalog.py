@@ -102,6 +102,7 @@ class Picture:
     """Everything on sale at a moment. `not_sold` says of known models why they are not.
 
     `routes` are by method and path, `btc_usd` is the rate that amounts are shown in USD with.
+    `reasons` says the same as `not_sold` of each model of each upstream, by both their ids.
     `unrated` and `unrated_routes` would be on sale if an exchange rate had ever been known.
     """
 
@@ -110,6 +111,7 @@ class Picture:
     not_sold: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], Route] = field(default_factory=dict)
     btc_usd: Decimal | None = None
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unrated: frozenset[str] = frozenset()
     unrated_routes: frozenset[tuple[str, str]] = frozenset()
     by_alias: Mapping[str, str] = field(init=False)

@@ -98,6 +98,7 @@ def picture_of(
         if config is not None:
             configs[row.id] = config
     not_sold: dict[str, str] = {}
+    reasons: dict[tuple[str, str], str] = {}
     unrated: set[str] = set()
     for model in stored.models:
         upstream = rows.get(model.upstream_id)
@@ -106,6 +107,7 @@ def picture_of(
         offered = _offered(model, upstream, rate)
         if isinstance(offered, str):
             not_sold.setdefault(model.model_id, offered)
+            reasons[upstream.id, model.model_id] = offered
             if offered is NO_RATE:
                 unrated.update((model.model_id, *model.aliases))
             continue
@@ -118,6 +120,7 @@ def picture_of(
         upstreams=configs,
         not_sold={name: why for name, why in not_sold.items() if name not in shelves},
         routes=_routes(stored.routes, configs, rate),
+        reasons=reasons,
         unrated=frozenset(unrated - shelves.keys()),
         unrated_routes=frozenset(
             (row.method, row.path)

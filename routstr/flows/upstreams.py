@@ -16,17 +16,22 @@ from routstr.core.prices import CLASSES, EXACT, FEE_PPM_MAX, decimal_from, usd_t
 from routstr.core.pricing import CONTEXT_TOKENS_MAX, PRICE_MSAT_MAX
 from routstr.core.providers import EVERY_PATH, PROVIDERS
 from routstr.core.url import BadUrl, joined, upstream_base
-from routstr.errors import InvalidParameter
+from routstr.errors import InvalidParameter, NotFound
 from routstr.flows.context import Context
 from routstr.gateways.listing import ID_CHARS_MAX
 from routstr.gateways.upstream_config import BUILT_IN
 from routstr.ledger.rates import RemoveRoute, SaveRoute
-from routstr.ledger.reads_catalog import UpstreamRow, stored_upstreams
+from routstr.ledger.reads_catalog import UpstreamRow, stored_routes, stored_upstreams
 from routstr.ledger.upstreams import AddUpstream, ChangeUpstream, RemoveUpstream, SetModel
 
 ALIASES_MAX: Final = 32
 WEIGHT_MAX: Final = 1_000_000
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# What the node itself answers for, by the first part behind an optional `/v1`: never for sale.
+OWN_PATHS: Final = frozenset(
+    {"admin", "balance", "docs", "health", "info", "key", "lightning", "metrics", "models"}
+    | {"openapi.json", "quote", "ready", "receipts", "v2", "wallet"}
+)
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _KEY: Final = re.compile(r"[!-~]{0,512}")
 _PPM_PER_PERCENT: Final = Decimal(10_000)
@@ -68,7 +73,7 @@ async def add_upstream(ctx: Context, slug: str, wish: UpstreamWish) -> str:
             provider_type=kind,
             base_url=_base(ctx, base_url, is_local=wish.is_local is True),
             api_key=_key(wish.api_key or ""),
-            api_version=wish.api_version,
+            api_version=wish.api_version or None,
             fee_ppm=0 if wish.margin_percent is None else margin_ppm(wish.margin_percent),
             weight=wish.weight or 0,
             sells_new=True if wish.sells_new is None else wish.sells_new,
@@ -97,7 +102,12 @@ async def change_upstream(
 
 
 async def remove_upstream(ctx: Context, slug: str) -> bool:
-    """Forget it with its models; False if routes need it, and it was only switched off."""
+    """Forget it with its models; False if routes need it, and it was only switched off.
+
+    Raises NotFound.
+    """
+    if all(each.slug != slug for each in await _upstreams(ctx)):
+        raise NotFound("There is no upstream of that name.", param="slug")
     return await ctx.ledger.submit(RemoveUpstream(slug=slug))
 
 
@@ -258,6 +268,8 @@ async def set_route(ctx: Context, wish: RouteWish) -> str:
     bare = path.removeprefix("/v1")
     if "%" in path or not bare.startswith("/") or bare.startswith("/v1/"):
         raise InvalidParameter("Nobody could ask for that path.", param="path")
+    if bare.split("/")[1] in OWN_PATHS:
+        raise InvalidParameter("That path is the node's own.", param="path")
     if method == "POST" and bare in DIALECTS:
         raise InvalidParameter("That path sells models already.", param="path")
     return await ctx.ledger.submit(
@@ -274,7 +286,11 @@ async def set_route(ctx: Context, wish: RouteWish) -> str:
 
 
 async def remove_route(ctx: Context, path: str, method: str = "POST") -> None:
-    """Sell it no more."""
+    """Sell it no more. Raises NotFound."""
+    async with ctx.database.reading() as connection:
+        sold = {(each.method, each.path) for each in await stored_routes(connection)}
+    if (method.upper(), path) not in sold:
+        raise NotFound("That path is not sold with that method.", param="path")
     await ctx.ledger.submit(RemoveRoute(method=method.upper(), path=path))
 
 
@@ -283,7 +299,7 @@ async def remove_route(ctx: Context, path: str, method: str = "POST") -> None:
 
 def margin_ppm(percent: Decimal) -> int:
     """A margin as the ledger keeps it. Raises InvalidParameter."""
-    if percent.is_finite() and 0 <= percent * _PPM_PER_PERCENT <= FEE_PPM_MAX:
+    if percent.is_finite() and 0 <= percent <= FEE_PPM_MAX // _PPM_PER_PERCENT:
         ppm = percent * _PPM_PER_PERCENT
         if ppm == ppm.to_integral_value():
             return int(ppm)

@@ -27,6 +27,7 @@ ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 TOTAL_S: Final = 30.0
 ANTHROPIC_VERSION: Final = "2023-06-01"
 ANTHROPIC_QUERY: Final = "limit=1000"
+NO_ANSWER: Final = "it did not answer (check the URL; on your own network it needs --local)"
 _BROKEN: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 
 
@@ -62,12 +63,23 @@ class ModelLists:
                 http.get(url, headers=_headers(upstream), allow_redirects=False) as response,
             ):
                 if response.status != 200:
-                    raise NoListing(f"it answered with status {response.status}")
+                    raise NoListing(f"it answered with status {response.status}{_hint(response)}")
                 return read_listing(await _body(response))
         except BadListing as error:
             raise NoListing(f"its list cannot be used: {error}") from error
         except _BROKEN as error:
-            raise NoListing("it did not answer") from error
+            raise NoListing(NO_ANSWER) from error
+
+
+def _hint(response: aiohttp.ClientResponse) -> str:
+    """What the operator might look at."""
+    match response.status:
+        case 401 | 403:
+            return " (check its key)"
+        case 404 | 405 | 301 | 302 | 307 | 308:
+            return " (check the URL, up to and including /v1)"
+        case _:
+            return ""
 
 
 def _headers(upstream: UpstreamConfig) -> dict[str, str]:

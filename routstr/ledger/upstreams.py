@@ -88,6 +88,10 @@ UPSTREAM_FIELDS: Final = frozenset(
 )
 
 
+# Whoever is reached in another way may be somebody else: its list is due at once.
+REACHED_BY: Final = frozenset({"provider_type", "base_url", "api_version", "api_key"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeUpstream(RowCommand[None]):
     """Change fields of an upstream, and its key unless that is None.
@@ -120,6 +124,8 @@ class ChangeUpstream(RowCommand[None]):
         values = {name: v for name, v in self.changes.items() if getattr(row, name) != v}
         if self.api_key is not None and opened_key(vault, row.id, row.api_key) != self.api_key:
             values["api_key"] = _sealed(vault, self.api_key, row.id)
+        if values.keys() & REACHED_BY:
+            values["listed_at"] = None
         if values:
             await connection.execute(
                 update(UPSTREAM)

@@ -35,7 +35,7 @@ _CORS: Final = (
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _PRIVATE: Final = re.compile(r"/admin(?:/|$)")
 _MONEY: Final = re.compile(
-    r"/v1/(?:balance|wallet|receipts)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
+    r"/v1/(?:balance|wallet|receipts|key)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
 )
 _CONTROL: Final = re.compile(rb"[\r\n\x00]")
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")

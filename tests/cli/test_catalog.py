@@ -125,13 +125,52 @@ async def test_switches_routes_and_what_is_wrong(operator: Operator) -> None:
     assert "a route needs it" in await operator.said("upstreams", "remove", "mine")
     await operator.said("routes", "remove", "/v1/weather")
     operator.lister.status = 401
+    own = ("routes", "add", "--upstream", "mine", "--msat", "1")
     tested = await operator.refusal("upstreams", "test", "mine")
-    assert tested == "mine: it answered with status 401"
+    assert tested == "mine: it answered with status 401 (check its key)"
     for start, *arguments in (
         ("'0' is no price of input.", "models", "set", "mine", "m", "--price", "input=0"),
         ("A margin is", "upstreams", "set", "mine", "--margin", "-1"),
+        ("A margin is", "upstreams", "set", "mine", "--margin", "1e999999"),
+        ("There is no upstream of that name.", "upstreams", "remove", "typo"),
+        ("That path is not sold", "routes", "remove", "/v1/weather"),
+        ("Say which --upstream", "routes", "add", "/v1/weather", "--msat", "1"),
+        ("That path is the node's own", *own, "/v1/balance/info"),
+        ("That path is the node's own", *own, "/models"),
         ("Say the base URL", "upstreams", "add", "nothing"),
-        ("That path cannot be used", "routes", "add", "/../admin", "--msat", "1"),
+        ("That path cannot be used", *own, "/../admin"),
     ):
         assert (await operator.refusal(*arguments)).startswith(start)
     assert await operator.said("upstreams", "remove", "mine") == "mine is forgotten"
+
+
+async def test_an_upstream_that_is_somebody_else_now(operator: Operator) -> None:
+    assert "`routstr upstreams add" in await operator.said("upstreams", "list")
+    await operator.said("upstreams", "add", "mine", "--url", operator.lister.base_url)
+    assert "--unsold" in await operator.said("models", "list", "--search", "nothing")
+    operator.lister.answer = {"data": [{"id": "n", "context_length": 1000, "pricing": USD}]}
+    asked = len(operator.lister.seen)
+    assert await operator.said("upstreams", "set", "mine", "--margin", "1") != ""
+    assert len(operator.lister.seen) == asked
+    told = await operator.said("upstreams", "set", "mine", "--key-file", "-", stdin=f"{KEY}\n")
+    assert told == "mine: 3 models, 1 of them sold; see `routstr models list`"
+    assert [each["model"] for each in await operator.json("models", "list")] == ["n"]
+    operator.lister.status = 404
+    url = operator.lister.base_url.removesuffix("/v1") + "/elsewhere"
+    told = await operator.said("upstreams", "set", "mine", "--url", url)
+    assert told.startswith("mine is kept, but it answered with status 404 (check the URL")
+    assert len(operator.lister.seen) == asked + 2
+    assert await operator.said("upstreams", "set", "mine", "--disable") == "mine is off"
+
+
+async def test_names_that_are_taken_are_told(operator: Operator) -> None:
+    operator.lister.answer = {
+        "data": [{"id": name, "context_length": 1000, "pricing": USD} for name in ("m", "n", "o")]
+    }
+    await operator.said("upstreams", "add", "mine", "--url", operator.lister.base_url)
+    assert await operator.said("models", "alias", "mine", "m", "best") == ""
+    taken = await operator.run("models", "alias", "mine", "n", "best", "o", "fine")
+    assert taken.stderr.splitlines() == [
+        "best is kept, but it is taken: it leads to m",
+        "o is kept, but it is taken: it leads to o",
+    ]

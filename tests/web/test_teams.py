@@ -220,6 +220,7 @@ async def test_a_key_looks_at_itself(desk: Desk) -> None:
     assert (told["limit_remaining_msats"], told["is_free_tier"]) == (21_000, False)
     assert told["rate_limit"] == {"requests": -1, "interval": "60s"}
     assert parent.key not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
     told = (await desk.http.get("/v1/key", headers=child.headers)).json()["data"]
     assert (told["limit_msats"], told["is_child"]) == (5000, True)
     assert told["rate_limit"]["requests"] == 7
