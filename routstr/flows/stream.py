@@ -191,8 +191,9 @@ class _Relay:
                 return self._whole()
             if part.ending is not None:
                 return self._stopped_or(part.ending)
-            # Of a stream that was stopped, only what is on its way is read.
-            is_running = exchange.stopped is None
+            # Of a stream that was stopped, only what is on its way is read; of one that is complete
+            # only its usage, which is charged as far as it can be paid.
+            is_running = exchange.stopped is None and not meter.is_complete
             if is_running and not await self._budget.covers(meter.output_tokens_estimate):
                 return self._stopped_or(Ending.BUDGET_EXHAUSTED)
             part = await next_part(self._reply, meter)

@@ -325,6 +325,26 @@ def test_a_clean_end_is_one_that_clients_know(asked: bool) -> None:
         assert last == []
 
 
+def test_an_answer_is_complete_when_all_of_it_ended() -> None:
+    metered = meter()
+    second = event(id="c", choices=[{"index": 1, "delta": {"content": "b"}}])
+    ended = event(id="c", choices=[{"index": 1, "delta": {}, "finish_reason": "stop"}])
+    steps = [text("a", ""), second, text("", "stop"), ended, text("more", "stop")]
+    seen = []
+    for step in steps:
+        metered.feed(step)
+        seen.append(metered.is_complete)
+    assert seen == [False, False, False, True, False]
+    metered.feed(text("", "stop", usage=use(1, 2)))
+    assert metered.is_complete
+    reasons = [
+        choice["finish_reason"]
+        for chunk in chunks(metered.clean_end(USED, COST, COMMENT))
+        for choice in chunk["choices"]  # type: ignore[attr-defined]  # a list, as was sent
+    ]
+    assert reasons == ["stop"], "it said by itself why it ended"
+
+
 def test_a_clean_end_before_any_chunk() -> None:
     metered = meter(asked=False)
     (chunk,) = chunks(metered.clean_end(USED, COST, b""))

@@ -125,6 +125,35 @@ async def test_when_the_money_ends_the_stream_ends_cleanly(shop: Shop, asked: bo
 
 
 @ON_SQLITE
+async def test_hidden_output_told_at_the_end_is_charged_as_far_as_it_can_be(shop: Shop) -> None:
+    key, gate = await shop.key(10_000), Gate()
+    head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    used = '"usage":{"prompt_tokens":10,"completion_tokens":900,"total_tokens":910}}'
+    said = [
+        f'data: {head}[{{"index":0,"delta":{{"content":"four"}},"finish_reason":null}}]}}\n\n',
+        f'data: {head}[{{"index":0,"delta":{{}},"finish_reason":"stop"}}]}}\n\n',
+        f"data: {head}[],{used}\n\n",
+        f":{' ' * 300_000}\n\n",  # so that what follows is read later
+        "data: [DONE]\n\n",
+    ]
+    shop.upstream.default = Script(events=[event.encode() for event in said], gate=gate)
+    gate.open(1)
+    async with streaming(shop, key) as stream:
+        pieces = stream.aiter_raw()
+        text = await anext(pieces)
+        held_msat = (await view(shop, key)).reserved_msat
+        await fund(shop.ctx, key.id, held_msat - 10_000)  # all but the hold goes elsewhere
+        gate.open_for_ever()
+        text += b"".join([piece async for piece in pieces])
+    await shop.quiet()
+    [row] = await usage_rows(shop.ctx, key)
+    assert (told(row)["outcome"], told(row)["evidence"]) == ("over_reserve", "exact")
+    assert -row.amount_msat == held_msat
+    assert text.count(b'"finish_reason":"stop"') == 1
+    assert b'"length"' not in text
+
+
+@ON_SQLITE
 async def test_a_revoked_childs_stream_ends_on_what_it_holds(shop: Shop) -> None:
     parent, gate = await shop.key(10_000), Gate()
     child = await child_of(shop.ctx, parent)

@@ -32,6 +32,11 @@ class StreamMeter(Protocol):
         ...
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all output that was begun has ended, so that only usage is still to come."""
+        ...
+
+    @property
     def output_tokens_estimate(self) -> int:
         """Output tokens so far: our count, or the upstream's running one if that is higher."""
         ...

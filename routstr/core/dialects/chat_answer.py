@@ -63,7 +63,7 @@ def read_piece(value: Mapping[str, object], *, part: Part, usage_cap: int) -> Pi
         index = choice.get("index", place)
         if type(index) is int and 0 <= index < CHOICES_MAX:
             indexes.add(index)
-            if choice.get("finish_reason") is not None:
+            if choice.get("finish_reason"):  # some say "" as long as there is none
                 finished.add(index)
         output = {"content": choice.get(part)} if part == "text" else choice.get(part)
         if isinstance(output, dict):

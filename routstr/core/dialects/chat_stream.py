@@ -45,6 +45,12 @@ class ChatStreamMeter(EventMeter):
         self._open: set[int] = set()
         self._finished: set[int] = set()
         self._usage_data: bytes | None = None
+        self._goes_on = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice that was begun has ended; one that goes on all the same has not."""
+        return bool(self._finished) and self._open <= self._finished and not self._goes_on
 
     # ── how it ends ───────────────────────────────────────────────────────────────────────────
 
@@ -66,8 +72,11 @@ class ChatStreamMeter(EventMeter):
     def clean_end(self, usage: Usage, cost: bytes, comment: bytes) -> bytes:
         """The end that the node makes when the key's money ends: `finish_reason: "length"`.
 
-        `usage` is what to tell, `cost` comes from `cost_members`.
+        `usage` is what to tell, `cost` comes from `cost_members`. Choices that said by themselves
+        why they stop keep that.
         """
+        if self._held.events and self.is_complete:
+            return self.finish(cost, comment, usage=usage)
         choices = [
             {"index": index, **self.nothing_more, "finish_reason": "length"}
             for index in sorted(self._open - self._finished or {0})
@@ -139,6 +148,7 @@ class ChatStreamMeter(EventMeter):
         self._output_seen = self._output_seen or piece.output_seen
         self._output_text_bytes += piece.output_text_bytes
         self._finish_seen = bool(self._finished)
+        self._goes_on = piece.output_seen and piece.usage is None
         self._report(piece.usage)
         if piece.usage is not None:
             self._usage_data = data if self._usage is not None else None

@@ -90,6 +90,11 @@ class EventMeter(ABC):
         return self._finish_seen
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all output that was begun has ended, so that only usage is still to come."""
+        return self._finish_seen
+
+    @property
     def output_tokens_estimate(self) -> int:
         """Output tokens so far: our count, or the upstream's running one if that is higher."""
         reported = self._usage.output_tokens if self._usage else 0
