@@ -160,12 +160,16 @@ class _Relay:
         return self._turns.go_on()
 
     async def _refuse_if_refused(self, ending: Ending) -> None:
-        """Raises the upstream's error if it is about the request itself, all settled."""
-        refused = self._refused()
-        if refused is None or self._exchange.stopped is not None:
+        """Raises the upstream's error if it is about the request itself, all settled.
+
+        Not if there was output before it: what is charged for is handed on.
+        """
+        refused, verdict = self._refused(), self._judge(ending)
+        is_charged = verdict.evidence is not Evidence.NONE
+        if refused is None or is_charged or self._exchange.stopped is not None:
             return
         self._turns.attempt.succeeded()
-        verdict = replace(self._judge(ending), outcome=Outcome.UPSTREAM_REJECTED)
+        verdict = replace(verdict, outcome=Outcome.UPSTREAM_REJECTED)
         hold = self._budget.hold
         bill = await settle(
             self._ctx, self._exchange, hold=hold, quote=self._quote, verdict=verdict

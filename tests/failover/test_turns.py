@@ -147,6 +147,18 @@ async def test_what_was_read_before_the_first_output_is_handed_on_byte_for_byte(
         assert (got.by, got.charged_msat) == ("first", EXACT_MSAT)
 
 
+async def test_output_before_a_refusal_is_handed_on_if_it_is_charged(database_url: str) -> None:
+    output = b'data: {"choices":[{"index":0,"delta":{"content":"hi there"}}]}\n\n'
+    refusal = b'data: {"error":{"message":"no","code":"content_filter"}}\n\n'
+    async with open_pair(database_url) as pair:
+        for event, charged_msat in ((output + refusal, 118), (refusal, 0)):
+            pair.first.default = Script(events=[event])
+            got = await pair.buy(stream=True)
+            assert (got.charged_msat, "hi there" in got.text) == (charged_msat, charged_msat > 0)
+            assert "content_filter" in got.text
+        assert pair.second.calls == []
+
+
 async def test_a_late_stream_begins_when_nobody_else_is_left(database_url: str) -> None:
     async with open_pair(database_url, upstream_idle_timeout_s=10) as pair:
         gate = Gate()
