@@ -260,6 +260,7 @@ def _evidence(rule: Rule, case: Case) -> Evidence:
         case Rule.COST_AFTER_OUTPUT:
             return best if tally.output_seen else Evidence.NONE
         case Rule.COST_IF_WHOLE:
-            return exact if tally.done_seen and tally.usage is not None else Evidence.NONE
+            is_whole = tally.done_seen and tally.usage is not None and not tally.error_seen
+            return exact if is_whole else Evidence.NONE
         case Rule.COST | Rule.COST_OR_ESTIMATE:
             return best
