@@ -192,7 +192,12 @@ class UpstreamClient:
         except BROKEN as error:
             raise _before_head(error, hold.id) from error
         reply = UpstreamReply(
-            response, hold_id=hold.id, host=self._host, idle_s=deadlines.idle_s, total_at=total_at
+            response,
+            hold_id=hold.id,
+            host=self._host,
+            api_key=self._api_key,
+            idle_s=deadlines.idle_s,
+            total_at=total_at,
         )
         if not is_plain_encoding(response.headers.get("content-encoding")):
             reply.close()

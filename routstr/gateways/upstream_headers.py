@@ -50,14 +50,16 @@ def headers_up(
 
 
 def _shown(api_key: Secret, provider_type: str, version: str | None) -> dict[str, str]:
-    """The header with our key, and what goes with it."""
+    """The header with our key, if we have one, and what goes with it."""
     provider = PROVIDERS.get(provider_type)
     name = "authorization" if provider is None else provider.key_header
-    if name == "authorization":
-        return {name: f"Bearer {api_key.reveal()}"}
+    more = {}
     if is_anthropic(provider_type):
-        return {name: api_key.reveal(), "anthropic-version": version or ANTHROPIC_VERSION}
-    return {name: api_key.reveal()}
+        more = {"anthropic-version": version or ANTHROPIC_VERSION}
+    if not api_key:
+        return more
+    key = api_key.reveal()
+    return {name: f"Bearer {key}" if name == "authorization" else key, **more}
 
 
 def is_anthropic(provider_type: str) -> bool:

@@ -22,12 +22,15 @@ from routstr.errors import (
     UpstreamRequestFailed,
     UpstreamUnavailable,
 )
+from routstr.log import Secret
 
 PASSED_STATUSES: Final = frozenset({400, 404, 413, 415, 422})
 MESSAGE_CHARS_MAX: Final = 500
 WORD_CHARS_MAX: Final = 100
 RETRY_AFTER_MAX_S: Final = 3_600
 REDACTED: Final = "[redacted]"
+NO_KEY: Final = Secret("")
+KEY_CHARS_MIN: Final = 4  # of what a local server takes for a key, less would be in any sentence
 
 # What vendors call an error of the request itself, as its code or its type, also inside a 429, a
 # 5xx or a 200: too long, filtered, or asked in a way that the model does not take.
@@ -61,11 +64,17 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]
 
 
 def rejection(
-    status: int, body: bytes, *, host: str = "", retry_after: str | None = None
+    status: int,
+    body: bytes,
+    *,
+    host: str = "",
+    api_key: Secret = NO_KEY,
+    retry_after: str | None = None,
 ) -> RoutstrError:
     """The error for an upstream's answer `status` with `body`; a 2xx means its body was unusable.
 
-    `host` is the upstream's own name, which no message may show; `retry_after` its header.
+    `host` is the upstream's own name and `api_key` the node's key there, which no message may show;
+    `retry_after` is its header.
     """
     error = _error_object(body)
     if status not in PASSED_STATUSES and not is_clients(error):
@@ -75,9 +84,11 @@ def rejection(
         if status == 429:
             return UpstreamRateLimit(upstream_status=status, retry_after_s=retry_after_s)
         return UpstreamUnavailable(upstream_status=status, retry_after_s=retry_after_s)
-    kind, code, param = (_word(error.get(name), host) for name in ("type", "code", "param"))
+    kind, code, param = (
+        _word(error.get(name), host, api_key) for name in ("type", "code", "param")
+    )
     return UpstreamRejected(
-        redacted(_text(error.get("message")), host=host) or None,
+        redacted(_text(error.get("message")), host=host, api_key=api_key) or None,
         status=status if status in PASSED_STATUSES else 400,
         type=kind or UpstreamRejected.type,
         code=code or UpstreamRejected.code,
@@ -119,8 +130,13 @@ def _moment(text: str | None) -> datetime | None:
     return None if found is None or found.tzinfo is None else found
 
 
-def redacted(text: str, *, host: str) -> str:
-    """`text` without URLs, keys, bearer strings, account names or `host`; ≤ 500 characters."""
+def redacted(text: str, *, host: str, api_key: Secret = NO_KEY) -> str:
+    """`text` without URLs, keys, bearer strings, account names or `host`; ≤ 500 characters.
+
+    `api_key` goes whatever it looks like, unless it is too short to be one.
+    """
+    if len(api_key.reveal()) >= KEY_CHARS_MIN:
+        text = re.sub(re.escape(api_key.reveal()), REDACTED, text, flags=re.IGNORECASE)
     text = _UNPRINTABLE.sub(" ", text[: 4 * MESSAGE_CHARS_MAX])
     for pattern in _SECRETS:
         text = pattern.sub(REDACTED, text)
@@ -147,11 +163,11 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _word(value: object, host: str) -> str:
+def _word(value: object, host: str, api_key: Secret) -> str:
     """A short machine word of the envelope; some upstreams give `code` as a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return redacted(_text(value), host=host)[:WORD_CHARS_MAX]
+    return redacted(_text(value), host=host, api_key=api_key)[:WORD_CHARS_MAX]
 
 
 def _seconds(retry_after: str | None) -> int:

@@ -21,6 +21,7 @@ from routstr.gateways.upstream_failure import (
 )
 from routstr.gateways.upstream_headers import headers_down
 from routstr.gateways.upstream_rejection import rejection, told_wait_s
+from routstr.log import Secret
 
 # aiohttp's own errors of a running exchange; RuntimeError is its "Connection closed."
 BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError)
@@ -35,6 +36,7 @@ class UpstreamReply:
         *,
         hold_id: str,
         host: str,
+        api_key: Secret,
         idle_s: float,
         total_at: float,
     ) -> None:
@@ -46,6 +48,7 @@ class UpstreamReply:
         self._response = response
         self._hold_id = hold_id
         self._host = host
+        self._api_key = api_key
         self._idle_s = idle_s
         self._total_at = total_at
         self._is_closed = False
@@ -91,12 +94,14 @@ class UpstreamReply:
         return bytes(pieces)
 
     def rejection(self, body: bytes) -> RoutstrError:
-        """Our error for this answer (`upstream_rejection.rejection`), its own host redacted.
+        """Our error for this answer (`upstream_rejection.rejection`), without its host and our key.
 
         It is an UpstreamRejected if the request itself is at fault.
         """
         told = None if self.retry_after_s is None else str(self.retry_after_s)
-        return rejection(self.status, body, host=self._host, retry_after=told)
+        return rejection(
+            self.status, body, host=self._host, api_key=self._api_key, retry_after=told
+        )
 
     def close(self) -> None:
         """End the connection at once, whatever is unsent or unread; a reader gets UpstreamCut.

@@ -15,6 +15,7 @@ from routstr.gateways.upstream_failure import (
     UpstreamNotSent,
     UpstreamSlow,
 )
+from routstr.gateways.upstream_headers import headers_up
 from routstr.log import Secret
 from tests.fakes.tls import self_signed
 from tests.fakes.upstream import FakeUpstream
@@ -108,6 +109,15 @@ async def test_headers_are_allow_lists_both_ways(
         "content-type": "application/json",
         "openai-processing-ms": "42",
         "retry-after": "7",
+    }
+
+
+def test_who_has_no_key_shows_none() -> None:
+    assert "authorization" not in headers_up({}, Secret(""))
+    assert set(headers_up({}, Secret(""), provider_type="anthropic")) == {
+        "content-type",
+        "accept-encoding",
+        "anthropic-version",
     }
 
 

@@ -29,6 +29,7 @@ from routstr.gateways.upstream_rejection import (
     rejection,
     told_wait_s,
 )
+from routstr.log import Secret
 
 HOST = "api.upstream.example"
 ENVELOPE = json.dumps(
@@ -154,6 +155,18 @@ def test_what_is_the_operators_is_redacted(secret: str, word: str) -> None:
     error = rejection(400, body, host=HOST)
     assert isinstance(error, UpstreamRejected)
     assert not [t for t in (error.message, error.upstream_type, error.upstream_code) if word in t]
+
+
+def test_the_nodes_own_key_is_redacted_whatever_it_looks_like() -> None:
+    for key in ("0123456789abcdef0123456789abcdef", "a.b+c", "Zürich".encode().hex()):
+        said = f"The key {key} is not for model {key.upper()}; {'x' * 1_970}{key}"
+        body = json.dumps({"error": {"message": said, "type": key, "code": f"bad {key}"}}).encode()
+        error = rejection(400, body, host=HOST, api_key=Secret(key))
+        assert isinstance(error, UpstreamRejected)
+        told = f"{error.message} {error.upstream_type} {error.upstream_code}".lower()
+        assert "not for model [redacted]" in error.message
+        assert key[:8] not in told.replace("api", "")
+    assert redacted("it is a word", host="", api_key=Secret("a")) == "it is a word"
 
 
 def test_lengths_and_controls_are_bounded() -> None:

@@ -4,10 +4,21 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 
+import orjson
 import pytest
 
-from routstr.flows.refresh import refresh
-from routstr.flows.upstreams import ModelWish, UpstreamWish, add_upstream, set_model
+from routstr.errors import InvalidParameter
+from routstr.flows.audit import audit
+from routstr.flows.refresh import read_stored, refresh
+from routstr.flows.upstreams import (
+    ModelWish,
+    RouteWish,
+    UpstreamWish,
+    add_upstream,
+    change_upstream,
+    set_model,
+    set_route,
+)
 from tests.fakes.mint import FakeMint
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL, Script
@@ -67,3 +78,60 @@ async def test_from_the_key_of_an_upstream_to_a_paid_answer(desk: Desk) -> None:
         assert call.json["model"] == MODEL
     info = (await desk.http.get("/v1/info")).json()
     assert info["fees"]["markup_percent"] == 12.5
+
+
+def files_below(directory: Path) -> dict[str, str]:
+    found = [each for each in directory.rglob("*") if each.is_file()]
+    return {each.name: each.read_bytes().decode("latin-1") for each in found}
+
+
+CANARIES = ("0badc0de" * 4, "f00dface" * 4)  # like Azure's, which no pattern knows
+
+
+async def test_no_key_of_an_upstream_shows_anywhere(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """T-13, for what the catalog keeps: answers, logs, the books and the database in the raw."""
+    first, second = CANARIES
+    seen: list[str] = []
+    async with FakeUpstream() as upstream:
+        echo = {"error": {"message": f"{first} may not do that", "type": first, "code": first}}
+        upstream.by_model["m"] = Script(status=400, body=orjson.dumps(echo))
+        wish = UpstreamWish(
+            provider_type="openai-compatible",
+            base_url=upstream.base_url,
+            api_key=first,
+            is_local=True,
+        )
+        await add_upstream(desk.ctx, "mine", wish)
+        prices = ModelWish(prices={"input": "1", "output": "2"}, context_length=1_000)
+        await set_model(desk.ctx, "mine", "m", prices, adds=True)
+        route = RouteWish(path="/v1/tides", upstream="mine", price_msat=5)
+        await set_route(desk.ctx, route)
+        await refresh(desk.ctx)
+        customer = await desk.create(1_000)
+        for script in (Script(status=400, body=orjson.dumps(echo)), Script(status=401), Script()):
+            upstream.by_model["m"] = script
+            for body in (order("m"), {**order("m"), "stream": True}):
+                answer = await desk.http.post(PATH, headers=customer.headers, json=body)
+                seen += [answer.text, str(answer.headers)]
+                receipt = f"/v1/receipts/{answer.headers['x-request-id']}"
+                seen.append((await desk.http.get(receipt, headers=customer.headers)).text)
+        for path in ("/v1/models", "/v1/info", "/ready", "/", "/v1/balance/transactions"):
+            seen.append((await desk.http.get(path, headers=customer.headers)).text)
+        called = [each for each in upstream.calls if each.method == "POST"]
+        assert {each.headers["authorization"] for each in called} == {f"Bearer {first}"}
+        await change_upstream(desk.ctx, "mine", UpstreamWish(api_key=second))
+        with pytest.raises(InvalidParameter) as refused:
+            await change_upstream(desk.ctx, "mine", UpstreamWish(api_key=f"{second}\n"))
+        await refresh(desk.ctx)
+    report = await audit(desk.ctx, full=True, deep=False)
+    stored = await read_stored(desk.ctx)
+    seen += [repr(report), repr(stored), repr(desk.ctx.catalog.picture), repr(refused.value)]
+    seen += capsys.readouterr()
+    files = files_below(tmp_path)
+    assert any(name.endswith(".db") for name in files)
+    seen += files.values()
+    assert "upstream_rejected" in "".join(seen)
+    for canary in CANARIES:
+        assert not [each[:200] for each in seen if canary in each or canary[:16] in each]
