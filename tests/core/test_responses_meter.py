@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routstr.core.dialects.responses_answer import meter_response
-from routstr.core.dialects.responses_stream import ResponsesStreamMeter, failed_event
+from routstr.core.dialects.responses_stream import ResponsesStreamMeter, error_event
 from routstr.core.outcome import Tally
 from routstr.core.pricing import Usage
 from routstr.core.sse import EventTooLarge, data_of
@@ -289,9 +289,9 @@ def test_an_end_without_a_response_that_can_be_told(first: bytes) -> None:
     assert isinstance(last["response"], dict)
     assert last["response"]["status"] == "incomplete"
     error = {"code": "c", "message": "m"}
-    [failed] = events(failed_event(error))
-    response = {"id": "", "object": "response", "output": [], "status": "failed", "error": error}
-    assert failed == {"type": "response.failed", "sequence_number": 0, "response": response}
+    [failed] = events(error_event(error))
+    told = {"code": "c", "message": "m", "param": None, "error": error}
+    assert failed == {"type": "error", "sequence_number": 0, **told}
 
 
 # ── hostile ───────────────────────────────────────────────────────────────────────────────────

@@ -67,7 +67,7 @@ class ChatStreamMeter(EventMeter):
             place = self._held.usage_at
         if cost is not None and place is not None:
             held[place] = self._with_cost(held[place], cost, usage)
-        return self._given(self._held.release() + comment + self._done_event)
+        return self._given(self._held.release() + self._said(comment) + self._done_event)
 
     def clean_end(self, usage: Usage, cost: bytes, comment: bytes) -> bytes:
         """The end that the node makes when the key's money ends: `finish_reason: "length"`.
@@ -88,7 +88,7 @@ class ChatStreamMeter(EventMeter):
             events = _event(last) + _event(splice_cost(add_usage(usage_chunk, told), cost))
         else:
             events = _event(splice_cost(add_usage(last, told), cost))
-        return self._given(self._held.release() + events + comment + DONE_EVENT)
+        return self._given(self._held.release() + events + self._said(comment) + DONE_EVENT)
 
     def error_end(
         self,
@@ -100,7 +100,7 @@ class ChatStreamMeter(EventMeter):
     ) -> bytes:
         """The end after a failure: what was held, the comment, `{"error":{…}}`."""
         said = _event(orjson.dumps({"error": error}))
-        return self._given(self._held.release() + comment + said)
+        return self._given(self._held.release() + self._said(comment) + said)
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 

@@ -4,6 +4,7 @@ Laws: as for every stream (`base.StreamMeter`). An event is known by its data, b
 clients read; its `event:` line passes as it came.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
@@ -17,6 +18,7 @@ from routstr.core.sse import EventSplitter, EventTooLarge, data_of
 from routstr.core.usage import Insane
 
 _DONE: Final = b"[DONE]"
+_ID: Final = re.compile(rb"id|[^\n]*\rid")
 
 
 def event_of(value: Mapping[str, object]) -> bytes:
@@ -44,6 +46,7 @@ class EventMeter(ABC):
         self._output_text_bytes = 0
         self._malformed_events = 0
         self._bytes_out = 0
+        self._has_ids = False
         self.error: object = None  # the upstream's own error object: redact before showing
 
     def feed(self, chunk: bytes) -> bytes:
@@ -141,6 +144,8 @@ class EventMeter(ABC):
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
     def _take(self, event: bytes) -> bytes:
+        if not self._has_ids and (b"\nid" in event or _ID.match(event)):
+            self._has_ids = True
         data = data_of(event)
         if data is None or not data.strip():
             return self._pass_on(event)
@@ -158,6 +163,14 @@ class EventMeter(ABC):
         if usage is not None:
             self._usage_insane = isinstance(usage, Insane)
             self._usage = None if isinstance(usage, Insane) else usage
+
+    def _said(self, comment: bytes) -> bytes:
+        """Our comment as an event of its own.
+
+        After an event with an id some clients take the empty line behind a comment for an event of
+        that id, without data: an empty id ends that (WHATWG HTML 9.2.6).
+        """
+        return comment[:-1] + b"id:\n\n" if comment and self._has_ids else comment
 
     def _given(self, out: bytes) -> bytes:
         self._bytes_out += len(out)

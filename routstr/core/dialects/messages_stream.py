@@ -44,7 +44,7 @@ class MessagesStreamMeter(EventMeter):
         """
         if self._held and cost is not None:
             self._held[0] = _with_cost(self._held[0], cost, usage)
-        return self._given(self._released() + comment + self._stop_event)
+        return self._given(self._released() + self._said(comment) + self._stop_event)
 
     def clean_end(self, usage: Usage, cost: bytes, comment: bytes) -> bytes:
         """The end that the node makes when the key's money ends: `stop_reason: "max_tokens"`.
@@ -59,7 +59,7 @@ class MessagesStreamMeter(EventMeter):
         stopped = {"stop_reason": "max_tokens", "stop_sequence": None}
         last = event_of({"type": "message_delta", "delta": stopped})
         ends = b"".join(stops) + _with_cost(last, cost, usage)
-        return self._given(self._released() + ends + comment + MESSAGE_STOP)
+        return self._given(self._released() + ends + self._said(comment) + MESSAGE_STOP)
 
     def error_end(
         self,
@@ -70,7 +70,7 @@ class MessagesStreamMeter(EventMeter):
         usage: Usage | None = None,
     ) -> bytes:
         """The end after a failure: what was held, the comment, `event: error`."""
-        return self._given(self._released() + comment + error_event(error))
+        return self._given(self._released() + self._said(comment) + error_event(error))
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 

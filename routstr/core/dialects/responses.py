@@ -13,7 +13,7 @@ from routstr.core.dialects.base import Media, StreamMeter
 from routstr.core.dialects.chat import tools_bytes
 from routstr.core.dialects.responses_answer import meter_response
 from routstr.core.dialects.responses_input import prompt_of_input
-from routstr.core.dialects.responses_stream import ResponsesStreamMeter, failed_event
+from routstr.core.dialects.responses_stream import ResponsesStreamMeter, error_event
 from routstr.core.order import Order, bool_in, lowered_limits, model_id_in, output_limit_in
 from routstr.core.outcome import Tally
 from routstr.core.providers import RESPONSES
@@ -99,8 +99,8 @@ class ResponsesDialect:
         return ResponsesStreamMeter(usage_cap=usage_cap, event_bytes_max=event_bytes_max)
 
     def error_event(self, error: Mapping[str, object]) -> bytes:
-        """`response.failed`."""
-        return failed_event(error)
+        """`event: error`, because nothing is known of a response."""
+        return error_event(error)
 
 
 def _check_reasoning(value: Mapping[str, object]) -> None:

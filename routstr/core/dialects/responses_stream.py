@@ -23,6 +23,7 @@ _INCOMPLETE: Final = {
 }
 # A response of which nothing is known.
 _NOBODY: Final[Mapping[str, object]] = {"id": "", "object": "response", "output": []}
+_NOTHING: Final = b"{}"
 _SEQUENCE_MAX: Final = 2**53
 
 
@@ -35,7 +36,7 @@ class ResponsesStreamMeter(EventMeter):
         self._deltas = Deltas()
         self._final_text_bytes = 0
         self._terminal = b""
-        self._response_data = b"{}"  # the last event with a `response` in it
+        self._response_data = _NOTHING  # the last event with a `response` in it
         self._sequence: int | None = None
 
     # ── how it ends ───────────────────────────────────────────────────────────────────────────
@@ -48,12 +49,12 @@ class ResponsesStreamMeter(EventMeter):
         terminal = self._terminal
         if terminal and cost is not None:
             terminal = _with_cost(terminal, cost, usage)
-        return self._given(comment + terminal)
+        return self._given(self._said(comment) + terminal)
 
     def clean_end(self, usage: Usage, cost: bytes, comment: bytes) -> bytes:
         """The end that the node makes when the key's money ends: `response.incomplete`."""
         last = self._own("response.incomplete", _INCOMPLETE)
-        return self._given(comment + _with_cost(last, cost, usage))
+        return self._given(self._said(comment) + _with_cost(last, cost, usage))
 
     def error_end(
         self,
@@ -63,11 +64,16 @@ class ResponsesStreamMeter(EventMeter):
         cost: bytes | None = None,
         usage: Usage | None = None,
     ) -> bytes:
-        """The end after a failure: the comment, and `response.failed` with the cost, if told."""
+        """The end after a failure: the comment, and `response.failed` with the cost, if told.
+
+        Of a response of which nothing was told, clients know no failure: there it is `error`.
+        """
+        if self._response_data == _NOTHING:
+            return self._given(self._said(comment) + error_event(error))
         last = self._own("response.failed", {"status": "failed", "error": error})
         if cost is not None:
             last = _with_cost(last, cost, usage)
-        return self._given(comment + last)
+        return self._given(self._said(comment) + last)
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
@@ -123,9 +129,10 @@ class ResponsesStreamMeter(EventMeter):
         return event_of({"type": kind, "sequence_number": following, "response": response})
 
 
-def failed_event(error: Mapping[str, object]) -> bytes:
-    """`response.failed` of a response of which nothing is known."""
-    return ResponsesStreamMeter(usage_cap=0).error_end(error, b"")
+def error_event(error: Mapping[str, object]) -> bytes:
+    """An event of a failure without a response."""
+    told = {name: error.get(name) for name in ("code", "message", "param")}
+    return event_of({"type": "error", "sequence_number": 0, **told, "error": error})
 
 
 def _with_cost(event: bytes, cost: bytes, usage: Usage | None) -> bytes:
