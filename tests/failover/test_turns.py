@@ -12,7 +12,7 @@ from tests.failover.pair import EXACT_MSAT, Pair, open_pair
 from tests.fakes.upstream_dialects import event
 from tests.fakes.upstream_script import EMPTY, Fault, Gate, Script, failure
 from tests.harness.funding import told, usage_rows
-from tests.harness.shop import PATH, open_shop, order
+from tests.harness.shop import CHAT_MODEL, PATH, open_shop, order
 from tests.harness.till import ON_SQLITE
 from tests.web.voices import MESSAGES, RESPONSES, Voice
 
@@ -253,3 +253,13 @@ async def test_every_dialect_is_followed_before_its_first_output(
         await pair.shop.quiet()
         costs = [-row.amount_msat for row in await usage_rows(pair.shop.ctx, key)]
         assert sorted(costs) == [0, EXACT_MSAT, EXACT_MSAT]
+
+
+async def test_a_count_of_tokens_is_an_answer(database_url: str) -> None:
+    async with open_pair(database_url) as pair:
+        pair.first.default = Script(body=b'{"input_tokens":7}')
+        key, path = await pair.shop.key(), f"{MESSAGES.path}/count_tokens"
+        body = {"model": CHAT_MODEL.id, "messages": MESSAGES.asked["messages"]}
+        answer = await pair.shop.http.post(path, headers=key.headers, json=body)
+        assert answer.json() == {"input_tokens": 7}
+        assert (answer.headers["x-routstr-provider"], pair.second.calls) == ("first", [])

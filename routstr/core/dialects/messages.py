@@ -126,6 +126,7 @@ class CountTokensDialect(MessagesDialect):
         """Nothing was used, whatever it says; of what is no message's answer, that."""
         tally = meter_message(body, usage_cap=usage_cap)
         return Tally(
+            finish_seen=tally.done_seen,  # it has no output, and is an answer all the same
             done_seen=tally.done_seen,
             malformed_events=tally.malformed_events,
             error_seen=tally.error_seen,
