@@ -15,7 +15,7 @@ from routstr.core.pricing import OUTPUT_CLASSES, RATES, TOKENS_PER_MTOK, Model, 
 from routstr.errors import InvalidModel, InvalidParameter, RoutstrError
 
 OUTPUT_TOKENS_MIN: Final = 16
-TOOLS_TOKENS_MAX: Final = 512  # what a template writes around tool definitions
+TOOLS_TOKENS_MAX: Final = 1_024  # what a template writes around tool definitions
 
 
 def max_cost_msat(model: Model) -> int:

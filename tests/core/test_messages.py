@@ -83,6 +83,26 @@ def test_an_order_is_read() -> None:
     assert given.prompt_text_bytes == 9 + 5 + (3 + 1 + 2) + (4 + 2 + 2 + 2)
 
 
+CITED = {"citations": {"enabled": True}}
+TEXT = {"type": "text", "media_type": "text/plain", "data": "A. B. C."}
+
+
+@pytest.mark.parametrize(
+    ("block", "is_bounded"),
+    [
+        ({"type": "document", "source": TEXT, **CITED}, False),
+        ({"type": "search_result", "source": "u", "title": "t", "content": [], **CITED}, False),
+        ({"type": "document", "source": TEXT, "citations": {"enabled": False}}, True),
+        ({"type": "document", "source": TEXT, "citations": None}, True),
+        ({"type": "text", "text": "a", "citations": [{"type": "char_location"}]}, True),
+    ],
+)
+def test_what_is_cited_is_numbered_by_the_sentence(
+    block: dict[str, object], is_bounded: bool
+) -> None:
+    assert order(messages=asked(block)).input_unbounded is not is_bounded
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -1,6 +1,8 @@
 import json
+import re
 from collections.abc import Callable
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,3 +338,13 @@ def test_no_stream_asks_for_nothing(order_of: OrderOf) -> None:
 def test_documents_are_known(part: dict[str, object], has_files: bool, order_of: OrderOf) -> None:
     given = order_of(messages=[{"role": "user", "content": [part]}])
     assert given.has_files is has_files
+
+
+def test_tools_are_bounded_however_a_template_writes_them(order_of: OrderOf) -> None:
+    function = {"name": "f", "enum": [1, [2, {"a": ["é" * 9]}]] * 99}
+    given = order_of(tools=[{"type": "function", "function": function}])
+    rest = len(orjson.dumps({**given.body, "tools": None})) - len("null")
+    for is_ascii in (True, False):
+        written = json.dumps(given.body["tools"], indent=4, ensure_ascii=is_ascii)
+        shortest = re.sub(r"\n *", "\n ", written)  # an indent is one token, however wide
+        assert given.prompt_bytes - rest >= len(shortest.encode())

@@ -66,8 +66,8 @@ def test_a_small_limit_is_its_own_minimum(order_of: OrderOf, model_of: ModelOf) 
 def test_tools_have_a_template(
     members: dict[str, object], order_of: OrderOf, model_of: ModelOf
 ) -> None:
-    order = order_of(max_tokens=1, **members)
-    assert quote_of(order, model_of()).input_tokens_max == order.prompt_bytes + 512
+    order, model = order_of(max_tokens=1, **members), model_of(context_length=10_000)
+    assert quote_of(order, model).input_tokens_max == order.prompt_bytes + 1_024
 
 
 def test_an_unbounded_body_is_quoted_at_the_whole_context(

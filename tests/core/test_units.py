@@ -133,6 +133,14 @@ def test_a_form_is_forwarded_as_ours() -> None:
 # ── sound ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_what_tells_a_voice_how_to_speak_is_sold_too() -> None:
+    order = parse(SPEAK, input="hi", instructions="Slowly, please.", voice="alloy")
+    assert quote_of(order, BY_CHARACTER).total_msat == 17 * 15
+    assert used(tally(SPEAK, order, b"sound", "audio/mpeg")).characters == 17
+    with pytest.raises(UnsupportedParameter):
+        parse(SPEAK, input="hi", voice={"id": "voice_1"})
+
+
 def test_speech_is_sold_by_characters() -> None:
     order = parse(SPEAK, input="grüß dich", voice="alloy")
     assert quote_of(order, BY_CHARACTER).total_msat == 9 * 15

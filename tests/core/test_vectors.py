@@ -39,6 +39,14 @@ def test_a_batch_may_fill_a_context_for_each_of_its_inputs() -> None:
     assert one.minimum_msat == 50
 
 
+def test_what_a_model_reads_around_each_input_is_quoted() -> None:
+    """Short inputs of many: marks at both ends, or an instruction in front of each."""
+    quote = quote_of(parse("/embeddings", input=["a"] * 2_000), EMBEDDER)
+    assert quote.input_tokens_max >= 2_000 * 17
+    order = parse("/rerank", query="q", documents=["a"] * 100)
+    assert order.prompt_bytes >= 100 * 18
+
+
 def test_an_image_fills_the_context() -> None:
     order = parse("/embeddings", input=[{"image": "https://a.example/b.png"}, "text"])
     assert quote_of(order, EMBEDDER).total_msat == 100

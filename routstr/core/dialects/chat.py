@@ -1,5 +1,6 @@
 """Chat completions: the order in a body, and what is forwarded of it (OpenAI)."""
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -94,7 +95,7 @@ class ChatDialect:
             input_unbounded=is_unbounded,
             media=_MEDIA if is_unbounded else frozenset(),
             has_files=is_unbounded and any(map(_has_files, messages)),
-            prompt_bytes=len(serialised),
+            prompt_bytes=len(serialised) + laid_out_tokens(value),
             prompt_text_bytes=tools + sum(_text_bytes(message) for message in messages),
             body=value,
         )
@@ -178,6 +179,20 @@ def tools_bytes(value: Mapping[str, object], name: str) -> int:
     if not isinstance(tools, list):
         raise InvalidParameter(f"{name} must be a list.", param=name)
     return len(orjson.dumps(tools)) if tools else 0
+
+
+def laid_out_tokens(value: Mapping[str, object]) -> int:
+    """What a template may add to the tools' own bytes by the way it writes them as JSON.
+
+    Indented, each member and each bracket takes a line end and its indent; escaped, a letter beyond
+    ASCII takes up to six characters.
+    """
+    tools = [value[name] for name in ("tools", "functions") if value.get(name)]
+    if not tools:
+        return 0
+    plain, escaped = orjson.dumps(tools), json.dumps(tools, separators=(",", ":"))
+    lines = sum(plain.count(sign) for sign in (b",", b":", b"[", b"]", b"{", b"}"))
+    return len(escaped) - len(plain) + 2 * lines
 
 
 # ── how much prompt a message is ──────────────────────────────────────────────────────────────

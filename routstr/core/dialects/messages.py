@@ -40,6 +40,7 @@ _READ: Final = (
 COUNT_READS: Final[Mapping[str, str]] = {fold(name): name for name in _COUNTED}
 READS: Final[Mapping[str, str]] = {fold(name): name for name in _READ}
 
+_EXPLAINED: Final = ("output_config", "output_format")  # to the model, in words of the API
 _MEDIA: Final[frozenset[Medium]] = frozenset({"image_input"})
 _OWN_TOOL: Final = re.compile(r"(?:bash|text_editor|computer|memory)_\d{8}")
 # Edits that only take away; others summarise, which is a call of its own.
@@ -66,7 +67,7 @@ class MessagesDialect:
             usage_asked=stream,
             output_limit=limit,
             output_limit_field=limit_field,
-            has_tools=bool(tools) or value.get("output_config") is not None,
+            has_tools=bool(tools) or any(value.get(name) is not None for name in _EXPLAINED),
             input_unbounded=not prompt.is_bounded,
             media=frozenset() if prompt.is_bounded else _MEDIA,
             has_files=prompt.has_files,

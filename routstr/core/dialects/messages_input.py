@@ -55,7 +55,7 @@ def prompt_of_content(value: object, param: str) -> Prompt:
 def _prompt_of_block(block: Mapping[str, object], param: str) -> Prompt:
     kind = block.get("type")
     refuse_file_ids(block, param)
-    prompt = Prompt(text_bytes=sum(_texts(block)))
+    prompt = Prompt(is_bounded=not _is_cited(block), text_bytes=sum(_texts(block)))
     if kind in _MEDIA_BLOCKS:
         return prompt + _prompt_of_source(block.get("source"), kind, param)
     if kind not in _TEXT_BLOCKS:
@@ -67,6 +67,12 @@ def _prompt_of_block(block: Mapping[str, object], param: str) -> Prompt:
         return prompt + Prompt(text_bytes=len(orjson.dumps(block.get("input"))))
     inner = block.get("content")
     return prompt if inner is None else prompt + prompt_of_content(inner, param)
+
+
+def _is_cited(block: Mapping[str, object]) -> bool:
+    """Whether the API may number every sentence of it, which can take more than the sentence."""
+    citations = block.get("citations")
+    return isinstance(citations, dict) and citations.get("enabled") is not False
 
 
 def _prompt_of_source(source: object, block_kind: object, param: str) -> Prompt:

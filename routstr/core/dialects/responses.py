@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from routstr.core.dialects.base import Media, StreamMeter
-from routstr.core.dialects.chat import tools_bytes
+from routstr.core.dialects.chat import laid_out_tokens, tools_bytes
 from routstr.core.dialects.responses_answer import meter_response
 from routstr.core.dialects.responses_input import prompt_of_input
 from routstr.core.dialects.responses_stream import ResponsesStreamMeter, error_event
@@ -70,7 +70,7 @@ class ResponsesDialect:
             input_unbounded=not prompt.is_bounded,
             media=media,
             has_files=prompt.has_files,
-            prompt_bytes=len(serialised),
+            prompt_bytes=len(serialised) + laid_out_tokens(value),
             prompt_text_bytes=prompt.text_bytes + _instructions_bytes(value) + tools,
             body=value,
         )

@@ -1,4 +1,4 @@
-"""Speech from text (OpenAI): sold by the characters of `input`, whatever comes back is sound.
+"""Speech from text (OpenAI): sold by the characters of `input`, and of `instructions`, if any.
 
 An answer of sound reports no tokens, so a model that has no price by characters is not sold here;
 `stream_format: "sse"`, which would report them, is refused.
@@ -14,6 +14,7 @@ from routstr.core.outcome import Tally
 from routstr.core.pricing import CHARACTERS_MAX, NOTHING_USED
 from routstr.core.receipt import Receipt
 from routstr.core.strict_json import parse_strictly
+from routstr.core.unsupported import stored_input
 from routstr.errors import InvalidParameter
 
 _FIELDS: Final = frozenset(
@@ -35,8 +36,11 @@ class SpeechDialect(WholeDialect):
         refuse_others(value, _FIELDS)
         refuse_unless(value, "stream_format", ("audio",))
         text = text_in(value, "input")
+        text += text_in(value, "instructions") if value.get("instructions") else ""
         if len(text) > CHARACTERS_MAX:
             raise InvalidParameter("input is too long.", param="input")
+        if not isinstance(value.get("voice"), str | None):
+            raise stored_input("voice")  # a voice by its id
         return Order(
             model_id=model_id_in(value),
             prompt_bytes=len(serialised),

@@ -15,6 +15,7 @@ from routstr.errors import InvalidParameter
 
 INPUTS_MAX: Final = 2_048
 DOCUMENTS_MAX: Final = 100  # what the vendors that charge by the search call one search
+FRAME_TOKENS_MAX: Final = 16  # what a model reads before and behind each of its inputs
 
 _INPUT: Final[Mapping[str, str]] = {"model": "model", "input": "input", "stream": "stream"}
 _RERANK: Final[Mapping[str, str]] = {
@@ -69,7 +70,7 @@ class _InputDialect(_VectorsDialect):
             writes=False,
             input_unbounded=bool(media),
             media=frozenset({"audio_input", "image_input"} if media else ()),
-            prompt_bytes=len(serialised),
+            prompt_bytes=len(serialised) + inputs * FRAME_TOKENS_MAX,
             prompt_text_bytes=text_bytes,
             body=value,
         )
@@ -113,7 +114,7 @@ class RerankDialect(_VectorsDialect):
             inputs=len(documents),
             writes=False,
             input_unbounded=not all(_is_text(each) for each in documents),
-            prompt_bytes=len(serialised) + repeated_bytes,
+            prompt_bytes=len(serialised) + repeated_bytes + len(documents) * FRAME_TOKENS_MAX,
             prompt_text_bytes=repeated_bytes + sum(_text_bytes(each) for each in documents),
             body=value,
         )
