@@ -65,6 +65,21 @@ class Customer:
         assert answer.usage is not None
         return _reply(prompt, answer.choices[0].message.content or "", answer.usage)
 
+    async def chat_once(
+        self, credential: str, model: str, prompt: str, *, repeat_key: str
+    ) -> tuple[Reply, str, bool]:
+        """The same with an Idempotency-Key; also its receipt, and whether it was given again."""
+        raw = await self._client(credential).chat.completions.with_raw_response.create(
+            model=model,
+            messages=[{"role": "user", "content": prompt}],
+            extra_headers={"Idempotency-Key": repeat_key},
+        )
+        answer = raw.parse()
+        assert answer.usage is not None
+        reply = _reply(prompt, answer.choices[0].message.content or "", answer.usage)
+        is_repeat = raw.headers.get("idempotent-replayed") == "true"
+        return reply, raw.headers["x-routstr-receipt"], is_repeat
+
     async def stream(self, credential: str, model: str, prompt: str) -> Reply:
         """A chat completion, streamed; its usage comes in the last chunk."""
         text, chunks, usage = "", 0, None
@@ -96,6 +111,12 @@ class Customer:
 
     async def create_key(self, token: str) -> Answer:
         return await self._call(None, "POST", "create", {"initial_balance_token": token})
+
+    async def child_key(self, credential: str, *, limit_msat: int) -> str:
+        """A key that spends the money of `credential`, up to a limit."""
+        terms = {"balance_limit": limit_msat}
+        made = await self._call(credential, "POST", "child-key", terms)
+        return str(made["api_keys"][0])
 
     async def top_up(self, credential: str, token: str) -> Answer:
         return await self._call(credential, "POST", "topup", {"cashu_token": token})

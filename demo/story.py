@@ -14,6 +14,7 @@ from demo.books import Books, DoesNotAddUp, Line, expect
 from demo.customer import Customer, Reply
 from demo.page import Page
 from demo.prices import PER_MTOK, PriceList
+from demo.process import ROOT
 from demo.servers import Node
 from demo.stage import MINT, NODE, UPSTREAM, Stage
 from demo.wallet import Wallet
@@ -25,10 +26,13 @@ MINTED_SAT: Final = 1_000
 KEY_SAT: Final = 500
 TOPUP_SAT: Final = 200
 TOKEN_SAT: Final = 100
+CHILD_MSAT: Final = 10_000  # what a child key may spend
 
 WALLET: Final = "wallet"
 KEY: Final = "key"
 ACCOUNT: Final = "token"  # the account that a token opened by being used as an API key
+
+VERIFIER: Final = ROOT / "docs" / "verify_receipt.py"
 
 SMALL: Final = "demo/small"
 LARGE: Final = "demo/large"
@@ -59,6 +63,7 @@ class Story:
         await self.ask_streamed()
         await self.top_up()
         await self.ask_with_token()
+        await self.ask_twice_as_child()
         await self.look_back()
         await self.withdraw(KEY, self.key, "Withdraw what is left on the key")
         await self.withdraw(ACCOUNT, self.token, "Withdraw what is left of the token")
@@ -116,6 +121,22 @@ class Story:
             # Paid in and spent in one go: nobody could look at the account in between.
             entry.add(self._credited(ACCOUNT, TOKEN_SAT, TOKEN_SAT * MSAT))
             entry.add(await self._charged(ACCOUNT, self.token, SMALL, reply))
+
+    async def ask_twice_as_child(self) -> None:
+        with self.page.step("A child key asks twice, and pays once", NODE, UPSTREAM) as entry:
+            child = await self.customer.child_key(self.key, limit_msat=CHILD_MSAT)
+            asking = (child, SMALL, PROMPT)
+            reply, receipt, _ = await self.customer.chat_once(*asking, repeat_key="demo")
+            again, copy, is_repeat = await self.customer.chat_once(*asking, repeat_key="demo")
+            expect("whether the answer was given again", is_repeat, True)
+            expect("the answer given again, with its receipt", (again, copy), (reply, receipt))
+            entry.note("the same Idempotency-Key: the same answer")
+            told = await verify(self.stage.node, receipt)
+            entry.note("its receipt is sound, by docs/verify_receipt.py")
+            expect("what the receipt says was charged", told, reply.told_msat)
+            entry.add(await self._charged(KEY, self.key, SMALL, reply))
+            left_msat = await self.customer.balance_msat(child)
+            expect("what the child may still spend", left_msat, CHILD_MSAT - reply.told_msat)
 
     async def look_back(self) -> None:
         with self.page.step("Read balance and history", NODE) as entry:
@@ -215,6 +236,26 @@ class Story:
             expect("the balance after a row", row["balance_after_msats"], balance_msat)
         expect(f"the balance of the {account}", balance_msat, self.books[account])
         return rows
+
+
+async def verify(node: Node, receipt: str) -> int:
+    """What a receipt says was charged, once a program that knows nothing of the node believes it.
+
+    Raises DoesNotAddUp.
+    """
+    path = node.directory / "receipt.txt"
+    path.write_text(receipt)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(VERIFIER), str(path), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # we were interrupted
+            process.kill()
+            await process.wait()
+    expect("the exit status of docs/verify_receipt.py", process.returncode, 0)
+    return int(told.decode().partition(": ")[2].split()[0])
 
 
 async def run_audit(node: Node, *options: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_every_amount_adds_up_and_nothing_is_left(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         printed, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, printed
-    assert printed.count("✓") == 12, printed  # eleven steps and the verdict
+    assert printed.count("✓") == 13, printed  # twelve steps and the verdict
     assert "together           1\u2009000.000" in printed
     assert left_behind(tmp_path) == []
 

@@ -251,6 +251,11 @@ async def test_who_may_do_what(desk: Desk) -> None:
         ("GET", "/info"): (None, ("", "", "invalid_api_key")),
         ("GET", "/history"): (None, ("", "", "invalid_api_key")),
         ("GET", "/transactions"): (None, ("", "", "invalid_api_key")),
+        ("GET", "/v1/key"): (None, ("", "", "invalid_api_key")),
+        ("GET", f"/v1/receipts/req_{'1' * 32}"): (
+            None,
+            ("receipt_not_found", "receipt_not_found", "receipt_not_found"),
+        ),
     }
     before = await parent.balance()
     for (method, path), (body, expected) in table.items():
@@ -258,9 +263,8 @@ async def test_who_may_do_what(desk: Desk) -> None:
             if path == "/refund/quote" and not code:
                 continue  # an address is asked for over the network
             headers = {**caller.headers, "idempotency-key": f"{path} {caller.key[-4:]}"}
-            answer = await desk.http.request(
-                method, f"/v1/balance{path}", headers=headers, json=body
-            )
+            url = path if path.startswith("/v1") else f"/v1/balance{path}"
+            answer = await desk.http.request(method, url, headers=headers, json=body)
             got = "" if answer.status_code == 200 else answer.json()["error"]["code"]
             assert (method, path, got) == (method, path, code)
             assert target.key not in answer.text
