@@ -218,8 +218,11 @@ SELECT 'node' AS id FROM (SELECT coalesce(sum(amount), 0) AS held FROM reservati
 """
 DUPLICATES: Final = """
 SELECT operation_id AS id FROM recent GROUP BY operation_id HAVING count(*) > 1
-UNION ALL SELECT i.scope FROM idempotency i LEFT JOIN reservation r ON r.id = i.reservation_id
-  WHERE i.answer_expires_at IS NOT NULL AND (r.id IS NULL OR r.state = 'held')
+UNION ALL SELECT i.scope FROM idempotency i LEFT JOIN (
+    SELECT id, state, coalesce(spender_id, api_key_id) || ' ' AS owner FROM reservation
+  ) r ON r.id = i.reservation_id
+  WHERE i.answer_expires_at IS NOT NULL AND (r.id IS NULL OR r.state IN ('held', 'expired')
+    OR substr(i.scope, 1, length(r.owner)) <> r.owner)
 UNION ALL SELECT min(id) FROM deposit WHERE idempotency_key IS NOT NULL
   GROUP BY api_key_id, idempotency_key HAVING api_key_id IS NOT NULL AND count(*) > 1
 """

@@ -206,6 +206,14 @@ CORRUPTIONS: Final = (
         " created_at, created_at, created_at FROM reservation WHERE id = 'held'",
     ),
     Corruption(
+        what="an answer that somebody else has paid for",
+        named="I-15",
+        sql="INSERT INTO idempotency (scope, key, reservation_id, fingerprint, answer,"
+        " answer_expires_at, created_at, expires_at) SELECT 'key_other /chat/completions', 'k',"
+        " id, 'f', 'v1|a|b|c|d', created_at, created_at, created_at FROM reservation"
+        " WHERE id = 'settled'",
+    ),
+    Corruption(
         what="an overdue hold",
         named="I-9",
         sql="UPDATE reservation SET deadline = '2020-01-01T00:00:00.000000+00:00' WHERE "
