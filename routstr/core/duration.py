@@ -1,10 +1,13 @@
 """How long a piece of audio is, read from its bytes: what `/audio/transcriptions` is sold by.
 
 Laws: nothing here raises, whatever a client sends, and everything ends within one pass. WAV and
-MP3 are measured by the samples and frames that are there, so their headers cannot lie; FLAC, Ogg
-and MP4 are believed. What is not understood counts at the lowest bitrate that speech has.
+MP3 are measured by the samples and frames that are there, so their headers cannot lie; FLAC and
+Opus are as long as they say or as their frames are, whichever is more, because silence takes next
+to no bytes there; Vorbis and MP4 are believed. What is not understood counts at the lowest bitrate
+that speech has.
 
-Sources: RFC 9639 (FLAC), RFC 3533, RFC 7845 (Ogg, Opus), ISO 14496-12 (MP4), ISO 11172-3 (MP3).
+Sources: RFC 9639 (FLAC), RFC 3533, RFC 6716, RFC 7845 (Ogg, Opus), ISO 14496-12 (MP4), ISO 11172-3
+(MP3).
 """
 
 import re
@@ -17,6 +20,8 @@ from routstr.core.pricing import UNITS_MAX
 
 LOWEST_BYTES_PER_SECOND: Final = 1_000  # 8 kbit/s
 _BOXES_MAX: Final = 1_000
+FLAC_FRAMES_MAX: Final = 50_000  # over an hour; more is silence, or there to hide some
+SLACK_MS: Final = 10_000
 _STEPS_MAX: Final = 200_000  # an hour of frames; more would hold up everybody else
 
 
@@ -150,15 +155,74 @@ def _frame(audio: bytes, at: int) -> tuple[int, int, int] | None:
     return samples * 125 * kbits // rate + (head[2] >> 1 & 1), samples, rate
 
 
-# ── believed: milliseconds ────────────────────────────────────────────────────────────────────
+# ── believed, unless the frames are more: milliseconds ────────────────────────────────────────
+
+
+def _believed(said: int | None, found: int) -> int | None:
+    """What is said, if the frames come to about that: one may be there by chance, or be cut."""
+    if said is None:
+        return found or None
+    return found if found > said + SLACK_MS else said
 
 
 def _flac(audio: bytes) -> int | None:
-    """STREAMINFO's sample rate (20 bits) and number of samples (36 bits)."""
+    """STREAMINFO's sample rate (20 bits) and number of samples (36 bits), or its frames."""
     if audio[:4] != b"fLaC" or audio[4:5] not in (b"\x00", b"\x80"):
         return None
     facts = _big(audio[18:26])
-    return _ms(facts & (1 << 36) - 1, facts >> 44)
+    rate = facts >> 44
+    said, found = _ms(facts & (1 << 36) - 1, rate), _flac_frames_ms(audio, rate)
+    return _believed(said, found)
+
+
+_FLAC_FRAME: Final = re.compile(rb"\xff[\xf8\xf9][^\x00-\x0f][\x00-\xaf]", re.DOTALL)
+_FLAC_RATES: Final = (
+    *(0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000),
+)
+
+
+def _flac_frames_ms(audio: bytes, usual_rate: int) -> int:
+    """The frames that are there, each known by the checksum of its header (RFC 9639 §9.1)."""
+    microseconds = 0
+    for step, found in enumerate(_FLAC_FRAME.finditer(audio, 42)):
+        if step == FLAC_FRAMES_MAX:
+            return UNITS_MAX * 1_000
+        head = audio[found.start() : found.start() + 16]
+        size_code, rate_code = head[2] >> 4, head[2] & 15
+        size_at = 4 + max(1, 8 - (head[4] ^ 0xFF).bit_length()) if len(head) == 16 else 16
+        rate_at = size_at + {6: 1, 7: 2}.get(size_code, 0)
+        end = rate_at + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+        if rate_code == 15 or end >= len(head) or _crc8(head[:end]) != head[end]:
+            continue
+        own = _big(head[rate_at:end]) * {12: 1_000, 14: 10}.get(rate_code, 1)
+        rate = (_FLAC_RATES[rate_code] if rate_code < 12 else own) or usual_rate
+        samples = _FLAC_SIZES.get(size_code) or _big(head[size_at:rate_at]) + 1
+        microseconds += samples * 1_000_000 // rate if rate else 0
+    return ceil_div(microseconds, 1_000)
+
+
+_FLAC_SIZES: Final = {
+    1: 192,
+    **{code: 576 << (code - 2) for code in range(2, 6)},
+    **{code: 256 << (code - 8) for code in range(8, 16)},
+}
+
+
+def _crc8(data: bytes) -> int:
+    """The checksum of a FLAC header: x^8 + x^2 + x + 1."""
+    crc = 0
+    for byte in data:
+        crc = _CRC8[crc ^ byte]
+    return crc
+
+
+def _crc8_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte << 1 ^ (0x107 if byte & 0x80 else 0)
+    return byte
+
+
+_CRC8: Final = bytes(_crc8_of(byte) for byte in range(256))
 
 
 def _ogg(audio: bytes) -> int | None:
@@ -172,6 +236,12 @@ def _ogg(audio: bytes) -> int | None:
         rate, skipped = 48_000, _little(head[opus + 10 : opus + 12])
     elif vorbis >= 0:
         rate = _little(head[vorbis + 12 : vorbis + 16])
+    said = _last_position(audio)
+    found = _opus_packets_ms(audio) if opus >= 0 else 0
+    return _believed(None if said is None else _ms(said - skipped, rate), found)
+
+
+def _last_position(audio: bytes) -> int | None:
     at = len(audio)
     for _ in range(_BOXES_MAX):
         at = audio.rfind(b"OggS", 0, at)
@@ -179,8 +249,42 @@ def _ogg(audio: bytes) -> int | None:
             return None
         position = _little(audio[at + 6 : at + 14])
         if position < 1 << 63:  # all ones: no packet ends on that page
-            return _ms(position - skipped, rate)
+            return position
     return None
+
+
+_OPUS_HEADS: Final = (b"OpusHead", b"OpusTags")
+
+
+def _opus_packets_ms(audio: bytes) -> int:
+    """The packets that are there, each as long as its first two bytes say (RFC 6716 §3.1)."""
+    quarters, steps, at, is_new = 0, 0, 0, True
+    while at < len(audio) and audio[at : at + 4] == b"OggS" and steps < _STEPS_MAX:
+        lacing = audio[at + 27 : at + 27 + (audio[at + 26] if at + 26 < len(audio) else 0)]
+        at += 27 + len(lacing)
+        for size in lacing:
+            if is_new and size and audio[at : at + 8] not in _OPUS_HEADS:
+                quarters += _opus_quarters(audio[at : at + 2])
+            is_new = size < 255  # a packet goes on behind a full segment
+            at += size
+        steps += max(1, len(lacing))
+    missed = max(len(audio) - at, 0) if steps >= _STEPS_MAX else 0
+    return ceil_div(quarters * (at + missed), 4 * max(at, 1))
+
+
+def _opus_quarters(head: bytes) -> int:
+    """Quarters of a millisecond in a packet: its frames, at most 120 ms of them."""
+    if not head:
+        return 0
+    config = head[0] >> 3
+    if config < 12:
+        frame = (40, 80, 160, 240)[config & 3]
+    elif config < 16:
+        frame = (40, 80)[config & 1]
+    else:
+        frame = (10, 20, 40, 80)[config & 3]
+    frames = (1, 2, 2, head[1] & 63 if len(head) > 1 else 0)[head[0] & 3]
+    return min(frame * frames, 480)
 
 
 def _mp4(audio: bytes) -> int | None:

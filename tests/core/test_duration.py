@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routstr.core.duration import Length, length_of
+from routstr.core.duration import Length, _crc8, length_of
 from tests.core.forms import mp3, wav
 
 
@@ -53,6 +53,31 @@ NO_END = (1 << 64) - 1
 )
 def test_lengths(audio: bytes, seconds: int | None, seconds_max: int) -> None:
     assert length_of(audio) == Length(seconds=seconds, seconds_max=seconds_max)
+
+
+def opus(packets: list[bytes]) -> bytes:
+    """Pages of up to 255 short packets, whose positions all say 1 s."""
+    pages = []
+    for start in range(0, len(packets), 255):
+        some = packets[start : start + 255]
+        head = b"OggS\0\0" + (48_000).to_bytes(8, "little") + bytes(12) + bytes([len(some)])
+        pages.append(head + bytes(len(each) for each in some) + b"".join(some))
+    return b"".join(pages)
+
+
+FLAC_FRAME = bytes.fromhex("fff8740800ffff")  # 65,536 samples at 8 kHz
+
+
+def test_silence_without_bytes_is_as_long_as_its_frames() -> None:
+    heads = opus([b"OpusHead\1\1\0\0"]) + opus([b"OpusTags"])
+    silence = opus([b"\x1b\x02"] * 1_000)  # two frames of 60 ms in two bytes
+    assert length_of(heads + silence).seconds == 120
+    assert length_of(heads + opus([b"\xfc"] * 1_000)).seconds == 20  # one of 20 ms each
+    frame = FLAC_FRAME + bytes([_crc8(FLAC_FRAME)]) + bytes(8)
+    assert length_of(flac(8_000, 8_000, frame * 100)).seconds == 820  # 819.2 s in 1.6 kB
+    hidden = b"\xff\xf8\x74\x08" * 50_001
+    assert length_of(flac(8_000, 8_000, hidden)).seconds == 10**6
+    assert length_of(flac(8_000, 8_000, (FLAC_FRAME + b"\0" * 9) * 100)).seconds == 1
 
 
 def test_a_header_cannot_shorten_what_is_measured() -> None:
