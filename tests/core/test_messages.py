@@ -291,7 +291,7 @@ def test_a_count_has_used_nothing_whatever_it_says() -> None:
     given = count()
     said = b'{"input_tokens":14,"content":[{"type":"text","text":"a"}],"usage":{"output_tokens":5}}'
     tally = COUNT.meter_body(said, order=given, content_type="", usage_cap=10)
-    assert tally == Tally(done_seen=True)
+    assert tally == Tally(done_seen=True, finish_seen=True)
     assert COUNT.with_cost(said, Receipt(cost=NO_COST, estimated=False)) == said
     for bad in (b"x", b'{"type":"error","error":{}}'):
         tally = COUNT.meter_body(bad, order=given, content_type="", usage_cap=10)
