@@ -32,8 +32,9 @@ async def renew(ctx: Context) -> None:
         async with asyncio.timeout(limits.hold_renew_s):
             alive = await ctx.ledger.submit(command)
     except (ServiceUnavailable, TimeoutError):
-        since_s = ctx.holds.renewed_at_s
-        silent_s = 0.0 if since_s is None else ctx.monotonic_s() - since_s
+        if ctx.holds.renewed_at_s is None:  # it never worked: the silence counts from here
+            ctx.holds.renewed_at_s = ctx.monotonic_s()
+        silent_s = ctx.monotonic_s() - ctx.holds.renewed_at_s
         log.warning("holds_not_renewed", count=len(holds), elapsed_s=silent_s)
         if silent_s >= limits.hold_owner_silent_s:
             ctx.holds.stop(holds)  # those alone: the node itself goes on

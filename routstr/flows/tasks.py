@@ -100,7 +100,7 @@ class RunningHolds:
     """The holds this process is alive for; their leases are renewed together."""
 
     def __init__(self) -> None:
-        """None yet; `renewed_at_s` is when renewing last worked, None before the first time.
+        """None yet; `renewed_at_s` is when renewing last worked, or was first tried; None before.
 
         `is_stopping` once all were told to end: nothing that has waited until then may begin.
         """

@@ -131,13 +131,19 @@ async def test_a_hold_that_is_lost_stops_its_request_and_charges_nothing(
     assert (row.amount_msat, told(row)["outcome"]) == (0, "node_crashed")
 
 
-async def test_an_owner_that_cannot_renew_for_long_ends_its_requests(shop: Shop) -> None:
+@pytest.mark.parametrize("has_renewed", [True, False])
+async def test_an_owner_that_cannot_renew_for_long_ends_its_requests(
+    shop: Shop, has_renewed: bool
+) -> None:
     key = await shop.key(FUNDS_MSAT)
     async with asking(shop, key, stream=True) as (asked, gate):
         await shop.marks.reached("forward.answered")
         gate.open(2)
-        await renew(shop.ctx)
+        if has_renewed:
+            await renew(shop.ctx)
         await take_away(shop)
+        if not has_renewed:
+            await renew(shop.ctx)
         await shop.ctx.clock.sleep(0.02)  # the owner's silence itself
         await renew(shop.ctx)
         await bring_back(shop)
