@@ -26,9 +26,10 @@ class Order:
     `output_limit_field` said; none at all unless it `writes`. `units` are the most units it can
     use, `counted` those that the body itself shows; of the prices named in `sold_by` the model must
     have one. `media` other than text may occur, and it `has_files` if documents may. `is_fixed`: no
-    limit makes it cheaper. Only `is_free` (a count of tokens) may cost nothing. `body` is the JSON
-    or the form that was parsed, a form is sent as `content_type`. What `is_opaque` is not read: it
-    goes up with its `method` and `query`, and whatever comes back goes down.
+    limit makes it cheaper; it counts as `calls` where calls are billed. Only `is_free` (a count of
+    tokens) may cost nothing. `body` is the JSON or the form that was parsed, a form is sent as
+    `content_type`. What `is_opaque` is not read: it goes up with its `method` and `query`, and
+    whatever comes back goes down.
     """
 
     model_id: str
@@ -45,6 +46,7 @@ class Order:
     input_unbounded: bool = False
     media: frozenset[Medium] = frozenset()
     has_files: bool = False
+    calls: int = 1
     units: Usage = NOTHING_USED
     counted: Usage = NOTHING_USED
     sold_by: tuple[str, ...] = ()

@@ -102,13 +102,16 @@ def quote_of(order: Order, model: Model) -> Quote:
 
     Each token of the prompt is at least one byte of the body, whose syntax outweighs what chat
     templates add, except around tools; a body that refers to more is quoted at the whole context.
-    Raises InvalidParameter if its limit is above the model's own, InvalidModel if nothing of the
+    Raises InvalidParameter if its limit is above the model's own, or if it is several requests to
+    who bills those, InvalidModel if nothing of the
     model is priced that the order would use.
     """
     limit = _output_limit(order, model)
     price, media = model.price, order.media
     if order.sold_by and not _is_sold(order, price, limit):
         raise InvalidModel(f"{model.id} is not sold here for this endpoint.", param="model")
+    if order.calls > 1 and price.request_msat:
+        raise InvalidParameter(f"This is billed as {order.calls} requests: send fewer at once.")
     context_length = model.context_length * order.inputs
     body_tokens = order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0)
     units_msat = cost_of(order.units, price).base_msat - price.request_msat

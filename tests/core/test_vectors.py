@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,16 @@ def test_what_a_model_reads_around_each_input_is_quoted() -> None:
     assert quote.input_tokens_max >= 2_000 * 17
     order = parse("/rerank", query="q", documents=["a"] * 100)
     assert order.prompt_bytes >= 100 * 18
+
+
+def test_long_documents_are_several_searches_where_searches_are_billed() -> None:
+    searched = replace(EMBEDDER, price=replace(EMBEDDER.price, request_msat=2_000))
+    long = parse("/rerank", query="q" * 100, documents=["a" * 1_950] * 60)
+    assert quote_of(long, EMBEDDER).total_msat > 0
+    with pytest.raises(InvalidParameter, match="2 requests"):
+        quote_of(long, searched)
+    short = parse("/rerank", query="q" * 100, documents=["a" * 1_900] * 100)
+    assert quote_of(short, searched).base_msat == 2_000
 
 
 def test_an_image_fills_the_context() -> None:

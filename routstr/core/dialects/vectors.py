@@ -6,8 +6,9 @@ from typing import Final
 from routstr.core.dialects.chat_answer import json_object
 from routstr.core.dialects.completions import texts_in
 from routstr.core.dialects.whole import WholeDialect, refuse_stream
+from routstr.core.money import ceil_div
 from routstr.core.order import Order, model_id_in
-from routstr.core.outcome import Tally
+from routstr.core.outcome import TEXT_BYTES_PER_TOKEN, Tally
 from routstr.core.strict_json import parse_strictly
 from routstr.core.unsupported import refuse_unsupported
 from routstr.core.usage import INSANE, normalise_usage
@@ -15,6 +16,7 @@ from routstr.errors import InvalidParameter
 
 INPUTS_MAX: Final = 2_048
 DOCUMENTS_MAX: Final = 100  # what the vendors that charge by the search call one search
+CHUNK_TOKENS: Final = 500  # of a document and the query: a longer one counts as several (Cohere)
 FRAME_TOKENS_MAX: Final = 16  # what a model reads before and behind each of its inputs
 
 _INPUT: Final[Mapping[str, str]] = {"model": "model", "input": "input", "stream": "stream"}
@@ -113,11 +115,20 @@ class RerankDialect(_VectorsDialect):
             model_id=model_id_in(value),
             inputs=len(documents),
             writes=False,
+            calls=_searches(query, documents),
             input_unbounded=not all(_is_text(each) for each in documents),
             prompt_bytes=len(serialised) + repeated_bytes + len(documents) * FRAME_TOKENS_MAX,
             prompt_text_bytes=repeated_bytes + sum(_text_bytes(each) for each in documents),
             body=value,
         )
+
+
+def _searches(query: str, documents: list[object]) -> int:
+    """As how many searches it is billed where searches are, by our count of tokens."""
+    query_bytes = len(query.encode())
+    chunk_bytes = CHUNK_TOKENS * TEXT_BYTES_PER_TOKEN
+    chunks = sum(ceil_div(query_bytes + _text_bytes(each), chunk_bytes) for each in documents)
+    return ceil_div(chunks, DOCUMENTS_MAX)
 
 
 def _media_inputs(given: object) -> int:
