@@ -62,9 +62,16 @@ def percent(text: str | None) -> Decimal | None:
 
 
 def read_key(key_file: str | None) -> str | None:
-    """A key out of a file, or of standard input for `-`. Raises ConfigError."""
+    """A key out of a file, or of standard input for `-`, never an empty one. Raises ConfigError."""
     if key_file is None:
         return None
+    key = _key_in(key_file)
+    if not key:
+        raise ConfigError(f"--key-file: there is no key in {key_file}")
+    return key
+
+
+def _key_in(key_file: str) -> str:
     if key_file == "-":
         if sys.stdin.isatty():
             return str(typer.prompt("Key", hide_input=True, err=True)).strip()

@@ -13,7 +13,7 @@ import structlog
 from typer.testing import CliRunner, Result
 
 from routstr.__main__ import cli
-from routstr.errors import RoutstrError
+from routstr.errors import ConfigError, RoutstrError
 from tests.fakes.lister import FakeLister
 
 KEY = "sk-ant-very-secret-key"
@@ -45,8 +45,8 @@ class Operator:
 
     async def refusal(self, *arguments: str) -> str:
         result = await self.run(*arguments)
-        assert isinstance(result.exception, RoutstrError), result.exception
-        return result.exception.message
+        assert isinstance(result.exception, RoutstrError | ConfigError), result.exception
+        return str(result.exception)
 
 
 @pytest.fixture
@@ -138,6 +138,7 @@ async def test_switches_routes_and_what_is_wrong(operator: Operator) -> None:
         ("That path is the node's own", *own, "/v1/balance/info"),
         ("That path is the node's own", *own, "/models"),
         ("Say the base URL", "upstreams", "add", "nothing"),
+        ("--key-file: there is no key in -", "upstreams", "set", "mine", "--key-file", "-"),
         ("That path cannot be used", *own, "/../admin"),
     ):
         assert (await operator.refusal(*arguments)).startswith(start)
