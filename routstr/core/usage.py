@@ -164,11 +164,24 @@ def _prompt_and_completion(usage: Mapping[str, object], *, writes: bool) -> tupl
         prompt = total - completion
     elif completion is None and type(prompt) is int:
         completion = total - prompt
-    elif type(prompt) is int and type(completion) is int:
-        thoughts = _at(usage, _OUTPUT_PARTS["reasoning_tokens"])
-        if type(thoughts) is int and total == prompt + completion + thoughts:
-            completion += thoughts  # xAI counts them beside the completion
+    elif writes and type(prompt) is int and type(completion) is int:
+        completion += _hidden(usage, total - prompt - completion)
     return prompt, completion
+
+
+def _hidden(usage: Mapping[str, object], beside: int) -> int:
+    """How much of what the total has beside prompt and completion is output all the same.
+
+    xAI counts thoughts there and tells how many; Gemini counts them and does not. What some count
+    there of caches is input.
+    """
+    thoughts = _at(usage, _OUTPUT_PARTS["reasoning_tokens"])
+    if thoughts is not None:
+        return beside if beside == thoughts else 0
+    caches = [_at(usage, places) for name, places in _INPUT_PARTS.items() if "cache" in name]
+    counts = [count for count in caches if type(count) is int]
+    is_input = beside in (*counts, sum(counts)) or "citation_tokens" in usage  # Perplexity
+    return 0 if is_input else max(beside, 0)
 
 
 def _seconds(usage: Mapping[str, object]) -> object:

@@ -25,6 +25,36 @@ def usage(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> 
         ({"prompt_tokens": CAP, "completion_tokens": CAP}, usage(CAP, CAP)),
         # a missing count follows from the total
         ({"prompt_tokens": 3, "total_tokens": 7}, usage(3, 4)),
+        # Gemini counts thoughts in the total alone
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 60}, usage(3, 57)),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 4,
+                "total_tokens": 60,
+                "prompt_tokens_details": {"cached_tokens": 0},
+            },
+            usage(3, 57),
+        ),
+        # others have there what was read from a cache, or looked up
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 4,
+                "total_tokens": 9,
+                "cache_read_input_tokens": 2,
+            },
+            usage(3, 4, cached=2),
+        ),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 4,
+                "total_tokens": 9,
+                "citation_tokens": 2,
+            },
+            usage(3, 4),
+        ),
         ({"completion_tokens": 3, "total_tokens": 7}, usage(4, 3)),
         # no usage
         (None, None),
@@ -173,6 +203,8 @@ def test_a_part_under_any_name(value: object, parts: dict[str, int]) -> None:
 def test_what_writes_nothing_needs_no_output_count() -> None:
     used = Usage(input_tokens=8, output_tokens=0)
     assert normalise_usage({"total_tokens": 8}, CAP, writes=False) == used
+    more = {"prompt_tokens": 8, "total_tokens": 9}
+    assert normalise_usage(more, CAP, writes=False) == used
     assert normalise_usage({"prompt_tokens": 8, "total_tokens": 8}, CAP) == used
 
 
