@@ -9,6 +9,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from routstr.app import end_requests
 from routstr.assembly import Ids, assemble, open_ledger
@@ -102,6 +103,6 @@ def print_table(
     for at, name in enumerate(names):
         table.add_column(name, overflow="fold", no_wrap=at == 0)
     for row in rows:
-        table.add_row(*(str(each) for each in row))
+        table.add_row(*(Text(str(each)) for each in row))  # never markup: names are strangers'
     console = Console()
     Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)

@@ -175,3 +175,13 @@ async def test_names_that_are_taken_are_told(operator: Operator) -> None:
         "best is kept, but it is taken: it leads to m",
         "o is kept, but it is taken: it leads to o",
     ]
+
+
+async def test_a_table_takes_names_as_they_are(operator: Operator) -> None:
+    names = ("m[beta]", "a[/b]", "[red]hidden")
+    operator.lister.answer = {
+        "data": [{"id": name, "context_length": 1000, "pricing": USD} for name in names]
+    }
+    await operator.said("upstreams", "add", "mine", "--url", operator.lister.base_url)
+    table = await operator.said("models", "list")
+    assert all(name in table for name in names)
