@@ -168,9 +168,9 @@ class EventMeter(ABC):
         """Our comment as an event of its own.
 
         After an event with an id some clients take the empty line behind a comment for an event of
-        that id, without data: an empty id ends that (WHATWG HTML 9.2.6).
+        that id, without data: an empty id before it ends that (WHATWG HTML 9.2.6).
         """
-        return comment[:-1] + b"id:\n\n" if comment and self._has_ids else comment
+        return b"id:\n\n" + comment if comment and self._has_ids else comment
 
     def _given(self, out: bytes) -> bytes:
         self._bytes_out += len(out)
