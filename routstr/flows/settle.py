@@ -33,7 +33,10 @@ _LEFT: Final = frozenset({Outcome.CLIENT_LEFT, Outcome.CLIENT_LEFT_EARLY})
 
 
 class SettlementLost(RoutstrError):
-    """The node could not settle this request in time. Nothing was charged."""
+    """The node could not see this request settled; its receipt will say what was charged.
+
+    A commit whose answer was lost may have charged it; otherwise the hold expires, which is free.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +60,8 @@ async def settle(
     """End the hold with what `verdict` costs at the pinned price, and say so.
 
     `hold` is the hold as last extended; `keep` is kept for a repeat, in the same commit. Raises
-    SettlementLost when the database stayed away until the hold was over; then it expires and
-    charges nothing.
+    SettlementLost when the database stayed away until the hold was over; unless a commit came
+    through unheard, it then expires and charges nothing.
     """
     cost = cost_of_verdict(verdict, quote.price, hold_msat=hold.amount_msat)
     verdict = with_hold(verdict, cost_msat=cost.total_msat, hold_msat=hold.amount_msat)
