@@ -39,6 +39,7 @@ from routstr.ledger.holds import Expire, Extend
 from routstr.ledger.sagas import MarkSent, Operation
 from routstr.ledger.withdrawals import FailWithdrawal
 from tests.harness.databases import SQLITE
+from tests.harness.postgres import Postgres
 from tests.ledger.lock_rules import LockRules
 from tests.ledger.node import (
     HELD_MSAT_MAX,
@@ -353,16 +354,16 @@ def test_any_sequence_on_sqlite(sqlite_template: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_any_sequence_on_postgres(postgres_url: str) -> None:
-    """All sequences share a database and its mint's coins, as the keys of a node do."""
-    shared = Bench(postgres_url)
-    sequences = itertools.count(1)
+def test_any_sequence_on_postgres(postgres_server: Postgres, postgres_template: str) -> None:
+    """Each sequence has a database of its own: what one left would decide what the next can do."""
+    urls: list[str] = []
+
+    def bench() -> Bench:
+        urls.append(postgres_server.create_database(postgres_template))
+        return Bench(urls[-1])
 
     def leave(bench: Bench) -> None:
-        if next(sequences) % 5 == 0:  # the planner learns how many rows there are by now
-            bench.runner.run(bench.node.execute("ANALYZE"))
+        bench.close()
+        postgres_server.drop_database(urls.pop())
 
-    try:
-        run_machine("postgres", lambda: shared, leave)
-    finally:
-        shared.close()
+    run_machine("postgres", bench, leave)
