@@ -20,7 +20,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-import routstr.ledger.tables_house  # noqa: F401 - importing it completes the metadata
+import routstr.ledger.tables_admin
+import routstr.ledger.tables_house  # noqa: F401 - as above
 from routstr.config import load_settings
 from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.migrate import leave_references_unchecked

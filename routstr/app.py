@@ -23,18 +23,7 @@ from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import Periods, jobs
 from routstr.ledger.leases import DropLeases
 from routstr.ledger.restores import check_restored
-from routstr.web.balance import router as balance_router
-from routstr.web.catalog import router as catalog_router
-from routstr.web.change import router as change_router
-from routstr.web.errors import install_errors
-from routstr.web.lightning import router as lightning_router
-from routstr.web.middleware import install_middleware
-from routstr.web.proxy import routes as proxy_routes
-from routstr.web.quote import router as quote_router
-from routstr.web.quote import routes as quote_routes
-from routstr.web.receipts import router as receipts_router
-from routstr.web.teams import key_router
-from routstr.web.teams import router as teams_router
+from routstr.web.routes import install_doors
 
 log = structlog.get_logger()
 
@@ -66,19 +55,7 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
         redoc_url=None,
         redirect_slashes=False,
     )
-    install_errors(app)
-    install_middleware(app, checked)
-    app.include_router(catalog_router)
-    app.include_router(quote_router)
-    app.include_router(receipts_router)
-    app.include_router(key_router)
-    for prefix in ("/v1/balance", "/v1/wallet"):
-        app.include_router(balance_router, prefix=prefix)
-        app.include_router(change_router, prefix=prefix)
-        app.include_router(teams_router, prefix=prefix)
-    for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
-        app.include_router(lightning_router, prefix=f"{prefix}/lightning")
-    app.router.routes.extend([*quote_routes(), *proxy_routes()])
+    install_doors(app, checked)
     return app
 
 

@@ -17,6 +17,7 @@ from routstr.errors import ConfigError
 from routstr.flows.catalog import Catalog
 from routstr.flows.context import Context, Failpoint, MintShelf
 from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
@@ -179,8 +180,7 @@ async def assemble(
         new_id=ids.new,
         new_api_key=lambda: f"sk-{secrets.token_hex(API_KEY_BYTES)}",
         owner=ids.new("node"),
-        limits=_limits(settings),
-        facts=_facts(settings),
+        live=Live(InForce(limits=_limits(settings), facts=_facts(settings))),
         tasks=TaskOwner(),
         holds=RunningHolds(),
         shelf=MintShelf(),

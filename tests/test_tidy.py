@@ -180,6 +180,13 @@ def test_files_fit_a_head() -> None:
     assert complaints(long_file, python_files(*ROOMS)) == []
 
 
+def test_scripts_and_templates_fit_a_head() -> None:
+    pages = ROOT / "routstr" / "web" / "pages"
+    written = [*(pages / "static").glob("*.js"), *(pages / "templates").rglob("*.html")]
+    paths = [path for path in written if not path.name.endswith(".min.js")]
+    assert complaints(long_file, sorted(paths)) == []
+
+
 def test_functions_fit_a_head() -> None:
     flat_lists = ROOT / "migrations" / "versions"  # a migration is a list of columns, read once
     paths = [path for path in python_files(*ROOMS) if path.parent != flat_lists]

@@ -4,6 +4,7 @@ A 4xx is chosen by a class of its own, never inherited by accident; `web/errors.
 these into the one envelope of the HTTP contract.
 """
 
+from routstr.errors.admin import AdminRequired
 from routstr.errors.base import (
     RETRY_AFTER_S,
     Detail,
@@ -86,6 +87,7 @@ from routstr.errors.wallet import (
 
 __all__ = [
     "RETRY_AFTER_S",
+    "AdminRequired",
     "AnswerGone",
     "BalanceLimitExceeded",
     "BalanceTooSmall",

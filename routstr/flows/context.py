@@ -14,6 +14,7 @@ from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
 from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.live import Live, Switches
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.listing_http import ModelLists
@@ -85,8 +86,7 @@ class Context:
     new_id: Callable[[str], str]
     new_api_key: Callable[[], str]
     owner: str
-    limits: Limits
-    facts: NodeFacts
+    live: Live
     tasks: TaskOwner
     holds: RunningHolds
     shelf: MintShelf
@@ -96,3 +96,18 @@ class Context:
     one_shots: set[str] = field(default_factory=set)
     rates: RateSources | None = None
     lists: ModelLists | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds in force now."""
+        return self.live.now.limits
+
+    @property
+    def facts(self) -> NodeFacts:
+        """What the node says of itself now."""
+        return self.live.now.facts
+
+    @property
+    def switches(self) -> Switches:
+        """What may happen now."""
+        return self.live.now.switches

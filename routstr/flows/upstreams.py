@@ -30,7 +30,7 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # What the node itself answers for, by the first part behind an optional `/v1`: never for sale.
 OWN_PATHS: Final = frozenset(
     {"admin", "balance", "docs", "health", "info", "key", "lightning", "metrics", "models"}
-    | {"openapi.json", "quote", "ready", "receipts", "v2", "wallet"}
+    | {"openapi.json", "quote", "ready", "receipts", "static", "v2", "wallet"}
 )
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _KEY: Final = re.compile(r"[!-~]{0,512}")

@@ -12,7 +12,7 @@ from routstr.errors import UntrustedMint
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.sagas import KEYSET, MINT
 from routstr.ledger.tables import table_of
-from routstr.ledger.tables_house import JobRun
+from routstr.ledger.tables_admin import JobRun
 
 JOB = table_of(JobRun)
 

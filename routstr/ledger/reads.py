@@ -32,7 +32,8 @@ from routstr.ledger.tables import (
     Withdrawal,
     table_of,
 )
-from routstr.ledger.tables_house import Idempotency, JobRun, LightningInvoice, Setting
+from routstr.ledger.tables_admin import JobRun
+from routstr.ledger.tables_house import Idempotency, LightningInvoice, Setting
 
 KEY = table_of(ApiKey)
 TRANSACTION = table_of(Transaction)

@@ -1,4 +1,5 @@
-"""The tables that hold money and ecash. The others are in `tables_house.py`.
+"""The tables that hold money and ecash. The others are in `tables_house.py`
+and `tables_admin.py`.
 
 Amounts in `apikey`, `transaction`, `reservation` and `withdrawal` are msat (columns keep the names
 of the database guide); amounts of proofs and outputs are in the keyset's unit. Ids are text with a

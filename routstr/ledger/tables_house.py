@@ -1,4 +1,4 @@
-"""The tables around the money: invoices, what is sold, the operator's house, and the jobs.
+"""The tables around the money: invoices, what is sold, settings, repeats and the jobs.
 
 Importing this module completes `tables.metadata`; migrations and tests do.
 """
@@ -178,45 +178,6 @@ class Setting(Row, table=True):
     created_at: datetime = Field(sa_type=UtcTime)
 
 
-class AdminUser(Row, table=True):
-    """Somebody who runs the node: an argon2id hash and a sealed TOTP secret."""
-
-    __tablename__ = "admin_user"
-    id: str = Field(primary_key=True, sa_type=Text)
-    name: str = Field(unique=True, sa_type=Text)
-    password_hash: str = Field(sa_type=Text)
-    totp_secret: str | None = Field(default=None, sa_type=SealedText)
-    totp_last_step: int | None = Field(default=None, sa_type=Money)
-    created_at: datetime = Field(sa_type=UtcTime)
-    updated_at: datetime = Field(sa_type=UtcTime)
-
-
-class AdminSession(Row, table=True):
-    """A log-in or a CLI token, by the hash of its 256-bit id."""
-
-    __tablename__ = "admin_session"
-    id: str = Field(primary_key=True, sa_type=Text)
-    admin_user_id: str = Field(foreign_key="admin_user.id", index=True, sa_type=Text)
-    token_hash: str = Field(unique=True, sa_type=Text)
-    kind: str = Field(sa_type=Text)
-    name: str | None = Field(default=None, sa_type=Text)
-    scopes: list[str] = Field(sa_type=Json)
-    created_at: datetime = Field(sa_type=UtcTime)
-    last_used_at: datetime | None = Field(default=None, sa_type=UtcTime)
-    expires_at: datetime = Field(sa_type=UtcTime)
-
-
-class Invite(Row, table=True):
-    """A code that lets somebody make a key, by its hash."""
-
-    __tablename__ = "invite"
-    id: str = Field(primary_key=True, sa_type=Text)
-    code_hash: str = Field(unique=True, sa_type=Text)
-    uses_left: int = Field(sa_type=Money)
-    created_at: datetime = Field(sa_type=UtcTime)
-    expires_at: datetime | None = Field(default=None, sa_type=UtcTime)
-
-
 class Idempotency(Row, table=True):
     """Who claimed an Idempotency-Key, and what was answered, sealed, while it is kept (I-15).
 
@@ -241,17 +202,3 @@ class Idempotency(Row, table=True):
     available_after: int | None = Field(default=None, sa_type=Money)
     created_at: datetime = Field(sa_type=UtcTime)
     expires_at: datetime = Field(index=True, sa_type=UtcTime)
-
-
-class JobRun(Row, table=True):
-    """The lease and the last result of one job; `lease_until` lets one process run it."""
-
-    __tablename__ = "job_run"
-    name: str = Field(primary_key=True, sa_type=Text)
-    lease_owner: str | None = Field(default=None, sa_type=Text)
-    lease_until: datetime | None = Field(default=None, sa_type=UtcTime)
-    next_run_at: datetime = Field(sa_type=UtcTime)
-    started_at: datetime | None = Field(default=None, sa_type=UtcTime)
-    finished_at: datetime | None = Field(default=None, sa_type=UtcTime)
-    ok: bool | None = None
-    result: dict[str, object] | None = Field(default=None, sa_type=Json)

@@ -30,6 +30,7 @@ from routstr.flows.catalog import Catalog, built_in, listed
 from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
 from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
@@ -42,10 +43,7 @@ from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
-from routstr.web.errors import install_errors
-from routstr.web.middleware import install_middleware
-from routstr.web.proxy import routes
-from routstr.web.receipts import router as receipts_router
+from routstr.web.routes import install_doors
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
 from tests.harness.funding import FundedKey, assert_books_are_clean, funded_key
@@ -199,13 +197,10 @@ async def open_shop(
 
 
 def make_app(ctx: Context) -> FastAPI:
-    """The web room around the paid road."""
+    """The whole web room."""
     app = FastAPI(openapi_url=None)
     app.state.ctx = ctx
-    install_errors(app)
-    install_middleware(app, HeaderBounds())
-    app.include_router(receipts_router)
-    app.router.routes.extend(routes())
+    install_doors(app, HeaderBounds())
     return app
 
 
@@ -274,8 +269,9 @@ async def _context(
             new_id=_new_id,
             new_api_key=lambda: f"sk-{secrets.token_hex(32)}",
             owner="shop",
-            limits=replace(_default_limits(), **limits),
-            facts=replace(_FACTS, **facts),
+            live=Live(
+                InForce(limits=replace(_default_limits(), **limits), facts=replace(_FACTS, **facts))
+            ),
             tasks=TaskOwner(),
             holds=RunningHolds(),
             shelf=MintShelf(),

@@ -29,6 +29,7 @@ from routstr.flows.catalog import Catalog
 from routstr.flows.context import Context, Failpoint, MintShelf
 from routstr.flows.keys import Created, Terms, create_key, topup
 from routstr.flows.limits import Limits, NodeFacts
+from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.resume import resume
 from routstr.flows.tasks import RunningHolds, TaskOwner
@@ -199,8 +200,12 @@ async def open_context(
             **parts,
             lnurl=LnurlClient(outside or OutsideHttp()),
             owner=owner,
-            limits=replace(default_limits(), **limits),
-            facts=replace(FACTS, mints=tuple(mint_urls)),
+            live=Live(
+                InForce(
+                    limits=replace(default_limits(), **limits),
+                    facts=replace(FACTS, mints=tuple(mint_urls)),
+                )
+            ),
             failpoint=failpoint or Marks(),
         )
         ledger = asyncio.create_task(ctx.ledger.run())

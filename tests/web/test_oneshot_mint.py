@@ -123,8 +123,9 @@ async def test_change_that_was_taken_back_is_given_anew(kiosk: Kiosk) -> None:
     token = kiosk.mint.issue(21)
     answer = await kiosk.buy(token)
     first = answer.headers["x-cashu"]
-    limits = replace(kiosk.ctx.limits, refund_ttl_s=0)
-    _, found = await reconcile(replace(kiosk.ctx, limits=limits))
+    now = kiosk.ctx.live.now
+    kiosk.ctx.live.replace(replace(now, limits=replace(now.limits, refund_ttl_s=0)))
+    _, found = await reconcile(kiosk.ctx)
     assert found["reclaimed"] == 1
     assert set(kiosk.mint.state_of(ys_of(first)).values()) == {"SPENT"}
     url = answer.headers["x-routstr-change"]

@@ -1,0 +1,86 @@
+"""The operator's house: log-ins and their throttle, what admins did, how jobs ran."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "0010"
+down_revision: str | None = "0009"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+TIME = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
+ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+SQLITE_GUARD = """
+CREATE TRIGGER admin_action_no_{verb} BEFORE {verb} ON admin_action
+BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END
+"""
+POSTGRES_GUARD = """
+CREATE TRIGGER admin_action_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON admin_action
+FOR EACH STATEMENT EXECUTE FUNCTION routstr_refuse()
+"""
+
+
+def upgrade() -> None:
+    op.add_column("admin_user", sa.Column("recovery_codes", JSON, nullable=True))
+    op.add_column("admin_user", sa.Column("enrolled_at", TIME, nullable=True))
+    op.add_column("admin_session", sa.Column("totp_at", TIME, nullable=True))
+    op.create_index("ix_admin_session_expires_at", "admin_session", ["expires_at"])
+    op.add_column("invite", sa.Column("note", sa.Text(), nullable=True))
+    op.add_column("invite", sa.Column("uses", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_table(
+        "admin_action",
+        sa.Column("id", ROW_NUMBER, nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=True),
+        sa.Column("detail", JSON, nullable=True),
+        sa.Column("request_id", sa.Text(), nullable=True),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_action")),
+    )
+    op.create_index("ix_admin_action_created_at", "admin_action", ["created_at"])
+    op.create_table(
+        "login_throttle",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.Column("first_at", TIME, nullable=False),
+        sa.Column("blocked_until", TIME, nullable=True),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_login_throttle")),
+    )
+    op.create_index("ix_login_throttle_expires_at", "login_throttle", ["expires_at"])
+    op.create_table(
+        "job_history",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("is_dry_run", sa.Boolean(), nullable=False),
+        sa.Column("asked_by", sa.Text(), nullable=True),
+        sa.Column("started_at", TIME, nullable=False),
+        sa.Column("finished_at", TIME, nullable=True),
+        sa.Column("ok", sa.Boolean(), nullable=True),
+        sa.Column("result", JSON, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job_history")),
+    )
+    op.create_index("ix_job_history_started_at", "job_history", ["started_at"])
+    op.create_index("ix_job_history_name_started_at", "job_history", ["name", "started_at"])
+    if op.get_bind().dialect.name == "sqlite":
+        for verb in ("UPDATE", "DELETE"):
+            op.execute(SQLITE_GUARD.format(verb=verb))
+    else:
+        op.execute(POSTGRES_GUARD)
+
+
+def downgrade() -> None:
+    for table in ("job_history", "login_throttle", "admin_action"):
+        op.drop_table(table)
+    for name in ("uses", "note"):
+        op.drop_column("invite", name)
+    op.drop_index("ix_admin_session_expires_at", table_name="admin_session")
+    op.drop_column("admin_session", "totp_at")
+    for name in ("enrolled_at", "recovery_codes"):
+        op.drop_column("admin_user", name)

@@ -1,0 +1,100 @@
+"""What every page is made with: templates that escape, headers that forbid, files that are cached.
+
+Laws: nothing a template shows is markup unless the template says so itself; no page may run a
+script or take a style that is not a file of ours (CSP); an address of a static file names its
+content, so a browser keeps it for ever and never an old one.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from routstr.errors import NotFound
+from routstr.web.pages.words import FILTERS
+
+HERE: Final = Path(__file__).parent
+STATIC: Final = HERE / "static"
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+HASH_CHARS: Final = 12
+KINDS: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+# No inline script or style, no other site, no frame, no form that leaves.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), clipboard-write=(self), geolocation=(), microphone=()",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+def page(
+    template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: Any
+) -> Response:
+    """The rendered template as an answer that no cache keeps."""
+    return Response(
+        _environment().get_template(template).render(values),
+        status_code=status,
+        media_type="text/html; charset=utf-8",
+        headers={**HEADERS, "Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def static_path(name: str) -> str:
+    """The address of a static file, with the beginning of its content's hash."""
+    return f"/static/{_hash_of(name)}/{name}"
+
+
+@router.get("/static/{digest}/{name}")
+async def static_file(digest: str, name: str) -> Response:
+    """A file of ours, for ever; a wrong hash is not found. Raises NotFound."""
+    if name not in _names() or digest != _hash_of(name):
+        raise NotFound
+    return Response(
+        _content_of(name),
+        media_type=KINDS[Path(name).suffix],
+        headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"},
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["static"] = static_path
+    environment.filters.update(FILTERS)
+    return environment
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(path.name for path in STATIC.iterdir() if path.suffix in KINDS)
+
+
+@cache
+def _content_of(name: str) -> bytes:
+    return (STATIC / name).read_bytes()
+
+
+@cache
+def _hash_of(name: str) -> str:
+    return hashlib.sha256(_content_of(name)).hexdigest()[:HASH_CHARS]

@@ -1,0 +1,10 @@
+"""Every router of pages for people, in one place."""
+
+from fastapi import APIRouter
+
+from routstr.web.pages.kit import router as static_router
+
+
+def page_routers() -> tuple[APIRouter, ...]:
+    """All of them, the static files first."""
+    return (static_router,)

@@ -1,0 +1,37 @@
+"""Every door of the node on one app: what the composition root installs, and tests as well."""
+
+from fastapi import FastAPI
+
+from routstr.web.admin.routes import admin_routers
+from routstr.web.balance import router as balance_router
+from routstr.web.catalog import router as catalog_router
+from routstr.web.change import router as change_router
+from routstr.web.errors import install_errors
+from routstr.web.lightning import router as lightning_router
+from routstr.web.middleware import HeaderLimits, install_middleware
+from routstr.web.pages.routes import page_routers
+from routstr.web.proxy import routes as proxy_routes
+from routstr.web.quote import router as quote_router
+from routstr.web.quote import routes as quote_routes
+from routstr.web.receipts import router as receipts_router
+from routstr.web.teams import key_router
+from routstr.web.teams import router as teams_router
+
+
+def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
+    """Errors, middleware and every route; the paid road comes last, it takes what nobody took."""
+    install_errors(app)
+    install_middleware(app, limits)
+    app.include_router(catalog_router)
+    app.include_router(quote_router)
+    app.include_router(receipts_router)
+    app.include_router(key_router)
+    for prefix in ("/v1/balance", "/v1/wallet"):
+        app.include_router(balance_router, prefix=prefix)
+        app.include_router(change_router, prefix=prefix)
+        app.include_router(teams_router, prefix=prefix)
+    for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
+        app.include_router(lightning_router, prefix=f"{prefix}/lightning")
+    for router in (*admin_routers(), *page_routers()):
+        app.include_router(router)
+    app.router.routes.extend([*quote_routes(), *proxy_routes()])
