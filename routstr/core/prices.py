@@ -139,6 +139,11 @@ def price_rates(price: Price) -> dict[str, int]:
     return {name: rate for name, rate in rates if rate is not None}
 
 
+def before_fee(amount_msat: int, fee_ppm: int) -> int:
+    """What of an amount with the operator's fee in it is the upstream's, rounded up."""
+    return ceil_div(amount_msat * PPM, PPM + fee_ppm)
+
+
 def with_fee(usd: Decimal, fee_ppm: int) -> Decimal:
     """A USD price as it is shown: the fee included, exactly."""
     return EXACT.multiply(usd, EXACT.multiply(Decimal(PPM + fee_ppm), Decimal("1e-6")))

@@ -161,6 +161,7 @@ async def _read(ctx: Context, exchange: Exchange, reply: UpstreamReply) -> _Read
     except UpstreamFailure as failure:
         broken = Ending.STALLED if isinstance(failure, UpstreamStalled) else Ending.CUT
         ending, is_whole = exchange.stopped or broken, False
+    exchange.watch.heard()
     exchange.when_stopped(None)
     if is_whole and exchange.stopped is Ending.CLIENT_LEFT:
         ending = Ending.CLIENT_LEFT

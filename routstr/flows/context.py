@@ -15,6 +15,7 @@ from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.live import Live, Switches
+from routstr.flows.meters import Meters
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.listing_http import ModelLists
@@ -94,6 +95,7 @@ class Context:
     misses: Misses
     failpoint: Failpoint
     one_shots: set[str] = field(default_factory=set)
+    meters: Meters = field(default_factory=Meters)
     rates: RateSources | None = None
     lists: ModelLists | None = None
 

@@ -13,7 +13,9 @@ from typing import Final
 from routstr.core.dialects import CHAT, Dialect
 from routstr.core.outcome import Ending
 from routstr.errors import RoutstrError
+from routstr.flows.catalog import Candidate
 from routstr.flows.queue import ChunkQueue
+from routstr.flows.watch import Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Exchange:
         `request_sha256` (64 hex) is of the body as received.
         `one_shot` is there once a token was taken that pays for this request alone. `attempts`
         counts what was sent, `provider` names who is asked, `tried` who failed and why.
+        `candidate` is who is asked, as it is sold.
         """
         self.request_id: Final = request_id
         self.request_sha256: Final = request_sha256
@@ -71,7 +74,9 @@ class Exchange:
         self.lease_until_s = 0.0
         self.attempts = 0
         self.provider = ""
+        self.candidate: Candidate | None = None
         self.tried: list[Mapping[str, str]] = []
+        self.watch: Final = Watch(asyncio.get_running_loop().time)
         self._is_over = False
         self._wake: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer | RoutstrError] = (

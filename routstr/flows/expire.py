@@ -44,6 +44,7 @@ async def expire(ctx: Context, *, orphaned: bool = False) -> int:
         ended += sum(results)
         if len(found) < BATCH_MAX or not any(results):
             if ended:
+                ctx.meters.note_expired(ended)
                 log.warning("holds_expired", count=ended)
             return ended
 

@@ -129,6 +129,7 @@ async def _post(
         async with asyncio.timeout(None) as patience:
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))
             try:
+                exchange.watch.asked()
                 return await turns.attempt.client.request(
                     method=purchase.order.method,
                     path=purchase.dialect.path,
@@ -139,6 +140,7 @@ async def _post(
                     deadlines=_deadlines(ctx, purchase, turns),
                 )
             finally:
+                exchange.watch.heard()
                 exchange.when_stopped(None)
     except TimeoutError as error:
         raise _Stopped(exchange.stopped or Ending.CLIENT_LEFT) from error
@@ -178,6 +180,7 @@ async def _pass_on_rejection(
         body = b""
     finally:
         deadline.cancel()
+        exchange.watch.heard()
     error = reply.rejection(body)
     is_rejection = 400 <= reply.status < 500 or isinstance(error, UpstreamRejected)
     if isinstance(error, UpstreamRejected):

@@ -50,6 +50,7 @@ async def relay_unread(
 
     exchange.when_stopped(stop_reading)
     ending = await _pump(exchange, reply)
+    exchange.watch.heard()
     exchange.when_stopped(None)
     is_whole = ending is Ending.WHOLE
     if is_whole and exchange.stopped is Ending.CLIENT_LEFT:
@@ -76,6 +77,7 @@ async def _pump(exchange: Exchange, reply: UpstreamReply) -> Ending:
     """Pass chunks on until the stream ends, however it does."""
     try:
         while (chunk := await reply.read_chunk()) is not None:
+            exchange.watch.began_to_answer()
             await exchange.queue.put(Chunk(data=chunk))
     except UpstreamFailure as failure:
         broken = Ending.STALLED if isinstance(failure, UpstreamStalled) else Ending.CUT

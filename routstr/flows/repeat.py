@@ -131,6 +131,7 @@ async def _again(ctx: Context, exchange: Exchange, dialect: Dialect, first: Firs
             details={"request_id": first.hold_id, "cost_msats": first.charged_msat},
             headers=receipt,
         )
+    ctx.meters.note_replayed()
     log.info("request_replayed", request_id=exchange.request_id, hold_id=first.hold_id)
     answer = replay(ctx, dialect, first, sealed)
     return replace(answer, headers={**answer.headers, **receipt})

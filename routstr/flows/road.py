@@ -66,6 +66,8 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
         else:
             await forward(ctx, exchange, purchase, reserved)
     except RoutstrError as error:
+        if not exchange.api_key_id:
+            ctx.meters.note_refused(error.code)
         if exchange.one_shot is not None:
             await refund(ctx, exchange, error)
         exchange.refuse(error)

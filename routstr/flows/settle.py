@@ -12,7 +12,8 @@ from typing import Final
 import structlog
 
 from routstr.core.outcome import Evidence, Outcome, Verdict, cost_of_verdict, with_hold
-from routstr.core.pricing import Cost
+from routstr.core.prices import before_fee
+from routstr.core.pricing import Cost, cost_of
 from routstr.core.quote import Quote
 from routstr.core.receipt import Receipt
 from routstr.core.signed_receipt import SignedReceipt
@@ -87,6 +88,13 @@ async def settle(
         settled = await _submit(ctx, exchange, keeping)
     finally:
         ctx.holds.remove(hold.id)
+    ctx.meters.note_ended(
+        verdict.outcome,
+        exchange.watch.times(),
+        charged_msat=settled.charged_msat,
+        absorbed_msat=settled.absorbed_msat,
+        at_risk_msat=_at_risk_msat(exchange, hold, verdict),
+    )
     return Bill(
         verdict=verdict,
         signed=receipt_of_settlement(ctx, exchange.request_sha256, quote, hold, command, settled),
@@ -122,7 +130,6 @@ def _request_data(
 ) -> Mapping[str, object]:
     """What the `usage` row says (guarantees, section 2); the ledger adds what it absorbed."""
     is_free = verdict.evidence is Evidence.NONE
-    at_risk = is_free and exchange.attempts > 0
     return {
         "outcome": verdict.outcome.value,
         "evidence": verdict.evidence.value,
@@ -132,8 +139,24 @@ def _request_data(
         "lines": [] if is_free else bill_lines(verdict.usage, quote.price),
         "usage_insane": verdict.usage_insane,
         "cost_msat": cost.total_msat,
-        "at_risk_msat": hold.amount_msat if at_risk else 0,
+        "at_risk_msat": _at_risk_msat(exchange, hold, verdict),
         "attempts": exchange.attempts,
         "upstream": exchange.provider,
+        **exchange.watch.times().row(),
+        **_upstreams_bill(exchange, verdict),
         **({"tried": list(exchange.tried)} if exchange.tried else {}),
     }
+
+
+def _at_risk_msat(exchange: Exchange, hold: Hold, verdict: Verdict) -> int:
+    """What an upstream that was asked may bill though nothing proves it: the hold, at most."""
+    return hold.amount_msat if verdict.evidence is Evidence.NONE and exchange.attempts else 0
+
+
+def _upstreams_bill(exchange: Exchange, verdict: Verdict) -> Mapping[str, int]:
+    """What the use costs the operator, as far as that is known: of a USD price, all but his fee."""
+    sold = exchange.candidate
+    if verdict.evidence is Evidence.NONE or sold is None or not sold.usd:
+        return {}
+    cost_msat = cost_of(verdict.usage, sold.price).total_msat
+    return {"upstream_msat": before_fee(cost_msat, sold.fee_ppm)}

@@ -97,6 +97,7 @@ class _Relay:
         exchange, meter = self._exchange, self._meter
         exchange.when_stopped(self._stop_reading)
         first = await self._open()
+        exchange.watch.heard()
         if not self._is_begun and first.ending is not None:
             await self._refuse_if_refused(first.ending)
             if self._is_followed(first):
@@ -201,6 +202,7 @@ class _Relay:
             if is_running and not await self._budget.covers(meter.output_tokens_estimate):
                 return self._stopped_or(Ending.BUDGET_EXHAUSTED)
             part = await next_part(self._reply, meter)
+            exchange.watch.heard()
 
     def _stopped_or(self, ending: Ending) -> Ending:
         return self._exchange.stopped or ending
@@ -214,6 +216,7 @@ class _Relay:
         """Queue it with the count of the text in it; a full queue pauses the reading."""
         if not data:
             return
+        self._exchange.watch.began_to_answer()
         tally = self._meter.tally
         if tally.output_seen and not self._gave_output:
             self._gave_output = True

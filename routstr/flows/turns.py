@@ -123,7 +123,7 @@ class Turns:
         if candidate in self._left:
             self._left.remove(candidate)
         self.candidate, self.attempt, self._is_begun = candidate, attempt, True
-        self._exchange.provider = attempt.slug
+        self._exchange.provider, self._exchange.candidate = attempt.slug, candidate
         return True
 
     def _open_for_s(self, candidate: Candidate) -> float:

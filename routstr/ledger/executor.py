@@ -26,6 +26,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from routstr.core.histogram import DURATIONS_US, SIZES, Histogram
 from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
 from routstr.ledger.book import Book
 from routstr.ledger.bulk import (
@@ -105,8 +106,8 @@ class LedgerExecutor:
         self._held_msat = 0
         self._held_read_at: datetime | None = None
         self._stopping = False
-        self.batches = 0
-        self.commands = 0
+        self.batch_sizes: Final = Histogram(SIZES)
+        self.commit_us: Final = Histogram(DURATIONS_US)
 
     @property
     def held_msat(self) -> int:
@@ -117,6 +118,16 @@ class LedgerExecutor:
     def held_msat_max(self) -> int:
         """The most all holds may promise (I-18)."""
         return self._limits.held_msat_max
+
+    @property
+    def batches(self) -> int:
+        """How many were committed."""
+        return self.batch_sizes.count
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait for their batch."""
+        return self._queue.qsize()
 
     @property
     def is_serving(self) -> bool:
@@ -196,8 +207,10 @@ class LedgerExecutor:
     async def _transact(self, batch: Sequence[_Entry]) -> None:
         """One transaction: on SQLite in the writing thread, else over the asynchronous driver."""
         read_at, self._held_read_at = self._held_read_at, None
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
         if self._database.thread_writer is not None:
-            engine, loop = self._database.thread_writer, asyncio.get_running_loop()
+            engine = self._database.thread_writer
             done = await loop.run_in_executor(
                 self._thread, self._transact_in_thread, engine, batch, read_at
             )
@@ -205,8 +218,8 @@ class LedgerExecutor:
             async with self._database.writer.begin() as connection:
                 done = await self._work(connection, connection.begin_nested, batch, read_at)
         self._held_msat, self._held_read_at = done
-        self.batches += 1
-        self.commands += len(batch)
+        self.batch_sizes.note(len(batch))
+        self.commit_us.note(round((loop.time() - begun_s) * 1_000_000))
 
     def _transact_in_thread(
         self, engine: Engine, batch: Sequence[_Entry], read_at: datetime | None

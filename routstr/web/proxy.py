@@ -68,6 +68,8 @@ class ProxyEndpoint:
         except ClientGone:
             return
         except RoutstrError as error:
+            if not scope["state"].get("is_begun"):
+                context_of(scope).meters.note_refused(error.code)
             _echo_payment(error, scope)
             response = error_response(error, request_id=request_id_of(scope), path=scope["path"])
             await response(scope, receive, send)
@@ -100,6 +102,7 @@ class ProxyEndpoint:
                     ctx, repeat, sale.dialect, headers, body, path=sale.name, query=order.query
                 ),
             )
+            scope["state"]["is_begun"] = True
             exchange = begin(ctx, purchase, request_id=request_id_of(scope))  # reserve … settle
             await respond(ctx, exchange, receive, send)
 

@@ -8,6 +8,7 @@ from routstr.web.catalog import router as catalog_router
 from routstr.web.change import router as change_router
 from routstr.web.errors import install_errors
 from routstr.web.lightning import router as lightning_router
+from routstr.web.metrics import router as metrics_router
 from routstr.web.middleware import HeaderLimits, install_middleware
 from routstr.web.pages.routes import page_routers
 from routstr.web.proxy import routes as proxy_routes
@@ -23,6 +24,7 @@ def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
     install_errors(app)
     install_middleware(app, limits)
     app.include_router(catalog_router)
+    app.include_router(metrics_router)
     app.include_router(quote_router)
     app.include_router(receipts_router)
     app.include_router(key_router)

@@ -1,0 +1,178 @@
+"""`/metrics`: what this process counted and how the node is, as Prometheus reads it.
+
+For the operator alone: an admin token, or a call from this machine that no proxy passed on. No
+label holds anything of a user; the words are fixed, or names the operator gave.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from routstr.core.breaker import State
+from routstr.core.histogram import Histogram
+from routstr.flows.context import Context
+from routstr.flows.gauges import Gauges, gauges
+from routstr.web.admin.guard import reading_admin
+from routstr.web.deps import Ctx
+
+US_PER_S: Final = 1_000_000
+FORMAT: Final = "text/plain; version=0.0.4; charset=utf-8"
+FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+
+router = APIRouter(tags=["node"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "In Prometheus' text format"}},
+)
+async def metrics(request: Request, ctx: Ctx) -> Response:
+    """Counters since the start, and gauges of this moment."""
+    if not is_from_here(request):
+        await reading_admin(request, ctx)
+    families = [*counted(ctx), *measured(await gauges(ctx))]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Given(families))
+    ProcessCollector(registry=registry)
+    return Response(generate_latest(registry), media_type=FORMAT)
+
+
+def is_from_here(request: Request) -> bool:
+    """Whether the call is this machine's own, not one that a proxy here passed on."""
+    host = "" if request.client is None else request.client.host
+    return host.startswith(LOOPBACK) and not any(name in request.headers for name in FORWARDED)
+
+
+class _Given:
+    """Families that were made already, as a registry wants them."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+# ── since the start ───────────────────────────────────────────────────────────────────────────
+
+
+def counted(ctx: Context) -> Iterator[Metric]:
+    """The counters and histograms of this process."""
+    meters, ledger = ctx.meters, ctx.ledger
+    requests = CounterMetricFamily(
+        "routstr_requests", "Requests to buy something, by what became of them", labels=["outcome"]
+    )
+    for outcome, ended in sorted(meters.ended.items()):
+        requests.add_metric([outcome], ended.requests)
+    requests.add_metric(["refused"], sum(meters.refused.values()))
+    requests.add_metric(["replayed"], meters.replayed)
+    yield requests
+    for name, told in (
+        ("charged_msat", "What was charged"),
+        ("absorbed_msat", "What it cost beyond that, at the operator's expense"),
+        ("at_risk_msat", "What was held for requests that came to nothing"),
+    ):
+        family = CounterMetricFamily(f"routstr_{name}", told, labels=["outcome"])
+        for outcome, ended in sorted(meters.ended.items()):
+            family.add_metric([outcome], getattr(ended, name))
+        yield family
+    refusals = CounterMetricFamily(
+        "routstr_refusals", "Requests that were refused before money was held", labels=["code"]
+    )
+    for code, count in sorted(meters.refused.items()):
+        refusals.add_metric([code], count)
+    yield refusals
+    yield _seconds("routstr_request_seconds", "A request in all", meters.total_us)
+    yield _seconds("routstr_first_byte_seconds", "A stream until its first byte", meters.first_us)
+    yield _seconds("routstr_added_seconds", "What of that the node itself took", meters.added_us)
+    yield _histogram("routstr_ledger_batch_size", "Commands in one commit", ledger.batch_sizes, 1)
+    yield _seconds("routstr_ledger_commit_seconds", "A commit in all", ledger.commit_us)
+
+
+def _seconds(name: str, told: str, histogram: Histogram) -> Metric:
+    return _histogram(name, told, histogram, US_PER_S)
+
+
+def _histogram(name: str, told: str, histogram: Histogram, per: int) -> Metric:
+    buckets = [
+        ("+Inf" if bound is None else f"{bound / per:g}", float(count))
+        for bound, count in histogram.cumulative()
+    ]
+    family = HistogramMetricFamily(name, told)
+    family.add_metric([], buckets, histogram.total / per)
+    return family
+
+
+# ── at this moment ────────────────────────────────────────────────────────────────────────────
+
+
+def measured(now: Gauges) -> Iterator[Metric]:
+    """How the node, its upstreams, mints, jobs and books are."""
+    for name, told, value in (
+        ("exposure_msat", "What all holds promise together", now.exposure_msat),
+        ("exposure_msat_max", "The most they may", now.exposure_msat_max),
+        ("running_requests", "Paid requests under way here", now.running),
+        ("one_shots_waiting", "Payments for one request whose hold is not made", now.one_shots),
+        ("tasks", "Tasks that outlive their request", now.tasks),
+        ("ledger_queue", "Commands that wait for the ledger", now.ledger_queued),
+    ):
+        yield GaugeMetricFamily(f"routstr_{name}", told, value=value)
+    yield _by(
+        "mint_operations", "Calls to mints not settled, by state", "state", now.operations.items()
+    )
+    silent = ((url, age_s) for url, age_s in now.mint_silent_s.items() if age_s is not None)
+    yield _by("mint_silent_seconds", "Since the mint last answered", "mint", silent)
+    yield _by("audit_breaches", "What the last audit found", "invariant", now.breaches.items())
+    yield _by("paused", "Whether the operator paused it", "what", now.paused.items())
+    yield from _of_upstreams(now)
+    done = [each for each in now.jobs if each.ok is not None and each.age_s is not None]
+    yield _by("job_ok", "Whether its last run went well", "job", ((j.name, j.ok) for j in done))
+    ages = ((each.name, each.age_s) for each in done)
+    yield _by("job_age_seconds", "Since its last run", "job", ages)
+
+
+def _of_upstreams(now: Gauges) -> Iterator[Metric]:
+    each = now.upstreams
+    yield _by(
+        "upstream_up",
+        "Whether it is asked, 0 while it is left alone",
+        "upstream",
+        ((up.slug, up.state is not State.OPEN) for up in each),
+    )
+    yield _by(
+        "upstream_failures",
+        "Failures in a row",
+        "upstream",
+        ((up.slug, up.failures) for up in each),
+    )
+    yield _by(
+        "upstream_running",
+        "Requests under way there",
+        "upstream",
+        ((up.slug, up.running) for up in each),
+    )
+    yield _by(
+        "upstream_latency_seconds",
+        "To an answer's head, a moving average",
+        "upstream",
+        ((up.slug, up.latency_s) for up in each if up.latency_s is not None),
+    )
+
+
+def _by(
+    name: str, told: str, label: str, values: Iterable[tuple[str, float | None]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"routstr_{name}", told, labels=[label])
+    for value_of, value in values:
+        family.add_metric([value_of], float(value or 0))
+    return family
