@@ -125,6 +125,11 @@ class LedgerExecutor:
         return self.batch_sizes.count
 
     @property
+    def commands(self) -> int:
+        """How many were in them."""
+        return self.batch_sizes.total
+
+    @property
     def queued(self) -> int:
         """How many commands wait for their batch."""
         return self._queue.qsize()
