@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
+from routstr.web.pages.admin_audit import router as audit_router
 from routstr.web.pages.kit import router as static_router
 
 
 def page_routers() -> tuple[APIRouter, ...]:
     """All of them, the static files first."""
-    return (static_router,)
+    return (static_router, audit_router)

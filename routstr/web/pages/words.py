@@ -5,10 +5,11 @@ are grouped by a thin space. The same words are used by every page, so no templa
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from routstr.core.money import MSAT_PER_SAT
+from routstr.web.pages.qr import qr
 
 THIN: Final = "\u2009"
 MINUTE_S: Final = 60
@@ -56,6 +57,11 @@ def lasting(seconds: int) -> str:
     return f"{seconds} s"
 
 
+def clock(unix_s: int) -> str:
+    """A point of a chart as people read it, in UTC, to the minute."""
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M}"
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "grouped": grouped,
     "sats": sats,
@@ -63,4 +69,6 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "instant": instant,
     "ago": ago,
     "lasting": lasting,
+    "clock": clock,
+    "qr": qr,
 }
