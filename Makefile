@@ -39,7 +39,7 @@ audit: $(NODE) ## Check that every msat adds up (ARGS="--full", ARGS="--deep")
 	@$(BIN)/python -m routstr audit $(ARGS)
 
 ##@ Change it
-.PHONY: test test-fast test-interop test-clients lint type fmt docs
+.PHONY: test test-fast test-interop test-clients test-browser screenshots lint type fmt docs
 test: $(NODE) $(MINT) ## All tests: both database engines and the real mint
 	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
@@ -51,6 +51,14 @@ test-interop: $(NODE) $(MINT) $(CASHU_TS) ## Ecash to and from a wallet that is 
 
 test-clients: $(NODE) $(CLIENTS) ## Clients that are not ours: LangChain and LiteLLM buy from the node
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
+
+test-browser: $(NODE) $(MINT) ## The pages in a real browser (needs the system package chromium)
+	@command -v chromium >/dev/null || \
+		{ echo "The browser tests need Chromium: install the system package chromium" >&2; exit 2; }
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+screenshots: $(NODE) $(MINT) ## The browser tests, which then keep what they saw in docs/screenshots
+	@$(MAKE) test-browser ARGS="--screenshots docs/screenshots $(ARGS)"
 
 lint: $(NODE) ## Style, format and import rules
 	@$(BIN)/ruff check .
