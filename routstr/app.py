@@ -20,7 +20,7 @@ from routstr.flows.context import Context, Failpoint
 from routstr.flows.expire import expire
 from routstr.flows.refresh import open_catalog
 from routstr.jobs.runner import JobRunner
-from routstr.jobs.schedule import Periods, jobs
+from routstr.jobs.schedule import jobs
 from routstr.ledger.leases import DropLeases
 from routstr.ledger.restores import check_restored
 from routstr.web.routes import install_doors
@@ -85,7 +85,7 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
         await open_catalog(ctx)
         if not ctx.catalog.all():
             log.warning("nothing_on_sale")  # a new node, until an upstream is connected
-        runner = JobRunner(ctx, jobs(_periods(settings)))
+        runner = JobRunner(ctx, jobs(ctx.limits))
         working = loop.create_task(runner.run(), name="jobs")
         ctx.tasks.start(runner.begin(), name="jobs at start")
         log.info("node_started", version=__version__, engine=ctx.database.dialect)
@@ -118,19 +118,3 @@ async def end_requests(ctx: Context) -> None:
         await ctx.clock.sleep(STOP_POLL_S)
     ctx.holds.stop()
     ctx.tasks.leave_resumable()
-
-
-def _periods(settings: Settings) -> Periods:
-    return Periods(
-        expire_s=settings.expire_every_s,
-        resume_s=settings.resume_every_s,
-        audit_s=settings.audit_every_s,
-        prune_s=settings.prune_every_s,
-        renew_s=settings.hold_renew_s,
-        redeem_s=settings.redeem_every_s,
-        reconcile_s=settings.reconcile_every_s,
-        invoices_s=settings.invoices_every_s,
-        refill_s=settings.refill_every_s,
-        payout_s=settings.payout_every_s,
-        refresh_s=settings.refresh_every_s,
-    )

@@ -171,6 +171,15 @@ class Settings(BaseSettings):
     resume_every_s: Seconds = 5
     prune_every_s: Seconds = 3600
     audit_every_s: Seconds = 3600
+    withdrawals_every_s: Seconds = 300
+    expire_keys_every_s: Seconds = 3600
+    expired_claim_ttl_s: Seconds = 30 * 86_400
+    delete_keys_every_s: Seconds = 86_400
+    dead_key_idle_s: Seconds = 180 * 86_400
+    payload_ttl_s: Seconds = 30 * 86_400
+    job_history_ttl_s: Seconds = 90 * 86_400
+    reset_limits_every_s: Seconds = 3600
+    vacuum_every_s: Seconds = 86_400
 
     @field_validator("cashu_mints", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from routstr.app import end_requests
+from routstr.app import end_requests, observing
 from routstr.assembly import Ids, assemble, open_ledger
 from routstr.config import Settings, check_mints, load_settings
 from routstr.errors import ConfigError
@@ -59,6 +59,13 @@ async def looking(settings: Settings) -> AsyncIterator[tuple[Database, Wallet]]:
 
 
 @asynccontextmanager
+async def watching(settings: Settings) -> AsyncIterator[Context]:
+    """A context that only reads, beside a running node or on a stopped one. Raises ConfigError."""
+    async with observing(_without_upstream(settings)) as ctx:
+        yield ctx
+
+
+@asynccontextmanager
 async def acting(
     settings: Settings, *, more_mints: Sequence[str] = (), is_restoring: bool = False
 ) -> AsyncIterator[Context]:
@@ -69,9 +76,8 @@ async def acting(
     check_free(settings)
     mints = (*settings.cashu_mints, *more_mints)
     checked = check_mints(settings.model_copy(update={"cashu_mints": mints}))
-    checked = checked.model_copy(update={"upstream_base_url": "", "models_file": None})
     async with AsyncExitStack() as stack:
-        ctx = await assemble(checked, Ids(), _nothing, stack)
+        ctx = await assemble(_without_upstream(checked), Ids(), _nothing, stack)
         if not is_restoring:
             async with ctx.database.reading() as connection:
                 await check_restored(connection)
@@ -83,6 +89,11 @@ async def acting(
             await ctx.tasks.finish(SETTLE_S)
             ctx.ledger.stop()
             await ledger
+
+
+def _without_upstream(settings: Settings) -> Settings:
+    """Nothing is sold by a command."""
+    return settings.model_copy(update={"upstream_base_url": "", "models_file": None})
 
 
 def _nothing(_: str) -> None:

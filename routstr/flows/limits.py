@@ -64,6 +64,25 @@ class Limits:
     key_requests_per_minute: int
     key_tokens_per_minute: int
     key_concurrent_max: int
+    expire_every_s: float
+    resume_every_s: float
+    invoices_every_s: float
+    redeem_every_s: float
+    refill_every_s: float
+    refresh_every_s: float
+    payout_every_s: float
+    prune_every_s: float
+    audit_every_s: float
+    reconcile_every_s: float
+    withdrawals_every_s: float
+    expire_keys_every_s: float
+    expired_claim_ttl_s: float
+    delete_keys_every_s: float
+    dead_key_idle_s: float
+    payload_ttl_s: float
+    job_history_ttl_s: float
+    reset_limits_every_s: float
+    vacuum_every_s: float
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
 

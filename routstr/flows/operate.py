@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from routstr.errors import Paused, RoutstrError
 from routstr.flows.context import Context
-from routstr.ledger.catalog import FinishJob, TakeJob
+from routstr.ledger.catalog import TakeJob
+from routstr.ledger.job_runs import EndRun, Run
 from routstr.ledger.reads import JobView, is_reachable, last_job
 
 AUDIT_JOB: Final = "audit"
@@ -74,9 +76,20 @@ async def take_job(ctx: Context, name: str, *, lease_s: float, at_start: bool = 
 
 
 async def finish_job(
-    ctx: Context, name: str, *, ok: bool, result: Mapping[str, object], next_in_s: float
+    ctx: Context,
+    name: str,
+    *,
+    ok: bool,
+    result: Mapping[str, object],
+    next_in_s: float,
+    kept_since: datetime | None = None,
 ) -> None:
-    """Write how a shared job ended, and give it back."""
+    """Write how a shared job ended, and give it back.
+
+    With `kept_since`, when it began, the run is kept in the history: it changed something, or
+    failed.
+    """
+    run = Run(id=ctx.new_id("run"), name=name, owner=ctx.owner, lease_s=0)
     await ctx.ledger.submit(
-        FinishJob(name=name, owner=ctx.owner, ok=ok, result=result, next_in_s=next_in_s)
+        EndRun(run_of=run, ok=ok, result=result, kept_since=kept_since, next_in_s=next_in_s)
     )

@@ -55,10 +55,19 @@ class JobRunner:
             return False
         ok: bool = False
         result: Mapping[str, object] = {}
+        started_at = ctx.clock.now()
         try:
             ok, result = await job.run(ctx)
         finally:
-            await finish_job(ctx, job.name, ok=ok, result=result, next_in_s=job.due_again_s)
+            is_kept = not ok or any(result.get(name) for name in job.changes)
+            await finish_job(
+                ctx,
+                job.name,
+                ok=ok,
+                result=result,
+                next_in_s=job.due_again_s,
+                kept_since=started_at if is_kept else None,
+            )
         if not ok:
             log.error("job_not_ok", job=job.name)
         return True

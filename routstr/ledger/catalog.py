@@ -103,12 +103,16 @@ class SaveMint(RowCommand[str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeJob(RowCommand[bool]):
-    """Take the lease of a job that is due; False when it is not, or another process has it."""
+    """Take the lease of a job that is due; False when it is not, or another process has it.
+
+    One that `is_asked` for need not be due.
+    """
 
     name: str
     owner: str
     lease_s: float
     orphaned: bool = False
+    is_asked: bool = False
 
     async def run(self, transaction: Transaction) -> bool:
         """Compare-and-set."""
@@ -128,7 +132,9 @@ class TakeJob(RowCommand[bool]):
         free = or_(JOB.c.lease_until.is_(None), JOB.c.lease_until < now)
         condition = JOB.c.name == self.name
         if not self.orphaned:
-            condition = condition & free & (JOB.c.next_run_at <= now)
+            condition = condition & free
+        if not self.orphaned and not self.is_asked:
+            condition = condition & (JOB.c.next_run_at <= now)
         taken = await connection.execute(
             update(JOB)
             .where(condition)

@@ -67,6 +67,7 @@ WAITED_FOR: Final = {
     "withdrawal": ("completed_at",),
     "lightning_invoice": ("created_at", "expires_at", "next_poll_at", "paid_at"),
     "job_run": ("lease_until", "next_run_at"),
+    "job_history": ("started_at", "finished_at"),
 }
 
 

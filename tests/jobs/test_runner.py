@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from routstr.flows.context import Context
+from routstr.flows.house.works import Result
 from routstr.jobs.runner import JobRunner
-from routstr.jobs.schedule import Job, Periods, Result, jobs
+from routstr.jobs.schedule import Job, jobs
 from routstr.ledger.reads import last_job
 from tests.fakes.mint import FakeMint
-from tests.harness.till import Till, open_till
+from tests.harness.till import Till, default_limits, open_till
 
 WAIT_S = 10
 
@@ -151,8 +152,7 @@ async def test_a_dead_processs_job_is_taken_over(postgres_url: str, mint: FakeMi
 async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
     await till.create(till.mint.issue(1))
     runner = JobRunner(till.ctx, ())
-    once = dict.fromkeys(Periods.__slots__, 1.0)
-    every = jobs(Periods(**once))
+    every = jobs(till.ctx.limits)
     assert {each.name for each in every} == {
         "renew",
         "expire",
@@ -177,18 +177,5 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
 
 def test_a_dead_nodes_holds_wait_no_longer_than_the_audit_does() -> None:
     """Guarantees, I-9: no hold is held 60 s past its deadline."""
-    periods = Periods(
-        expire_s=10,
-        resume_s=5,
-        audit_s=3600,
-        prune_s=3600,
-        renew_s=20,
-        reconcile_s=3600,
-        invoices_s=2,
-        payout_s=86_400,
-        redeem_s=15,
-        refill_s=15,
-        refresh_s=60,
-    )
-    expiring = next(each for each in jobs(periods) if each.name == "expire")
+    expiring = next(each for each in jobs(default_limits()) if each.name == "expire")
     assert expiring.lease_s + 2 * expiring.every_s <= 60
