@@ -27,7 +27,7 @@ from routstr.web.scope import context_of, request_id_of
 
 PATH: Final = "/v1/quote"
 
-router = APIRouter(tags=["node"])
+router = APIRouter(tags=["quote"])
 
 
 @router.get(PATH)

@@ -10,6 +10,7 @@ from routstr.web.errors import install_errors
 from routstr.web.lightning import router as lightning_router
 from routstr.web.metrics import router as metrics_router
 from routstr.web.middleware import HeaderLimits, install_middleware
+from routstr.web.openapi import describe
 from routstr.web.pages.routes import page_routers
 from routstr.web.proxy import routes as proxy_routes
 from routstr.web.quote import router as quote_router
@@ -37,3 +38,4 @@ def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
     for router in (*admin_routers(), *page_routers()):
         app.include_router(router)
     app.router.routes.extend([*quote_routes(), *proxy_routes()])
+    describe(app)

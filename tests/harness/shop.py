@@ -198,7 +198,7 @@ async def open_shop(
 
 def make_app(ctx: Context) -> FastAPI:
     """The whole web room."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI()
     app.state.ctx = ctx
     install_doors(app, HeaderBounds())
     return app
