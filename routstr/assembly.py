@@ -8,6 +8,8 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Final
 
+from pydantic import SecretStr
+
 from routstr import __version__
 from routstr.config import Settings, load_models
 from routstr.ecash.acceptance import acceptance_keys
@@ -28,7 +30,9 @@ from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.pool import UpstreamPool, client_of
 from routstr.gateways.rates import RateSources
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
+from routstr.ledger.backups import BackupStore
 from routstr.ledger.commands import Wallet
+from routstr.ledger.dump import without_password
 from routstr.ledger.engine import (
     Database,
     PoolSettings,
@@ -48,6 +52,7 @@ from routstr.ledger.vault import Vault
 from routstr.log import Secret
 
 KEY_FILE: Final = "secret.key"
+BACKUPS: Final = "backups"
 API_KEY_BYTES: Final = 32
 MNEMONIC_BYTES: Final = 16
 ID_BYTES: Final = 16
@@ -193,6 +198,7 @@ async def assemble(
         failpoint=failpoint,
         rates=RateSources(outside),
         lists=ModelLists(),
+        backups=backup_store(settings, master_key(settings, may_write=False)),
     )
 
 
@@ -226,6 +232,29 @@ def master_key(settings: Settings, *, may_write: bool) -> bytes:
     if may_write and not path.exists():
         make_key_file(path, random_bytes=secrets.token_bytes)
     return key_from_file(path)
+
+
+def backup_store(settings: Settings, master: bytes) -> BackupStore:
+    """The backups of the node's database, under that master key."""
+    passphrase = settings.backup_passphrase
+    return BackupStore(
+        directory=settings.backup_dir or settings.data_dir / BACKUPS,
+        keep=settings.backup_keep,
+        database_url=settings.database_url,
+        programs=settings.pg_bin_dir,
+        master=master,
+        passphrase=None if passphrase is None else passphrase.get_secret_value(),
+        settings=_shown(settings),
+        version=__version__,
+        random_bytes=secrets.token_bytes,
+    )
+
+
+def _shown(settings: Settings) -> dict[str, object]:
+    """The settings in force as JSON takes them, without secrets."""
+    secret = {name for name, value in settings if isinstance(value, SecretStr)}
+    shown = settings.model_dump(mode="json", exclude=secret)
+    return shown | {"database_url": without_password(settings.database_url)}
 
 
 def _pool(settings: Settings) -> PoolSettings:

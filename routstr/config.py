@@ -181,6 +181,13 @@ class Settings(BaseSettings):
     reset_limits_every_s: Seconds = 3600
     vacuum_every_s: Seconds = 86_400
 
+    # Backups
+    backup_every_s: float = Field(default=86_400, ge=0, allow_inf_nan=False)
+    backup_dir: Path | None = None
+    backup_keep: Positive = 14
+    backup_passphrase: SecretStr | None = Field(default=None, min_length=12)
+    pg_bin_dir: Path | None = None
+
     @field_validator("cashu_mints", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

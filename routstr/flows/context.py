@@ -23,6 +23,7 @@ from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.pool import UpstreamPool
 from routstr.gateways.rates import RateSources
+from routstr.ledger.backups import BackupStore
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
 from routstr.ledger.executor import Clock, LedgerExecutor
@@ -70,7 +71,7 @@ class Context:
     """Everything a flow may use. `owner` names this process in leases.
 
     `one_shots` are the accounts whose request has not got its hold yet. Without `rates` or `lists`
-    nobody is asked for the exchange rate, or for models.
+    nobody is asked for the exchange rate, or for models; without `backups` none are made.
     """
 
     ledger: LedgerExecutor
@@ -98,6 +99,7 @@ class Context:
     meters: Meters = field(default_factory=Meters)
     rates: RateSources | None = None
     lists: ModelLists | None = None
+    backups: BackupStore | None = None
 
     @property
     def limits(self) -> Limits:

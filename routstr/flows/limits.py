@@ -83,6 +83,7 @@ class Limits:
     job_history_ttl_s: float
     reset_limits_every_s: float
     vacuum_every_s: float
+    backup_every_s: float
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
 

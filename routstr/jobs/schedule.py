@@ -38,7 +38,7 @@ class Job:
 
 
 def jobs(limits: Limits) -> tuple[Job, ...]:
-    """All jobs of the node, as often as the limits say."""
+    """All jobs of the node, as often as the limits say; what runs every 0 seconds never does."""
     return tuple(
         Job(
             name=work.name,
@@ -50,4 +50,5 @@ def jobs(limits: Limits) -> tuple[Job, ...]:
             changes=work.changes,
         )
         for work in WORKS
+        if work.every_s(limits)
     )

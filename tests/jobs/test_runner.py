@@ -166,6 +166,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "reconcile",
         "refill",
         "refresh",
+        "backup",
     }
     for each in every:
         assert await runner.run_once(each), each.name

@@ -16,6 +16,7 @@ from routstr.flows.audit import audit
 from routstr.flows.context import Context
 from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire, prune
+from routstr.flows.house.backup import backup_regularly
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.limits import Limits
 from routstr.flows.operate import AUDIT_JOB
@@ -32,6 +33,7 @@ Result = Mapping[str, object]
 LEASE_S: Final = 30.0
 LONG_LEASE_S: Final = 900.0
 AUDIT_LEASE_S: Final = 300.0
+BACKUP_LEASE_S: Final = 3600.0
 LOOK_S: Final = 600.0
 FORGET_EVERY_S: Final = 60.0  # what is kept for ten minutes is not kept for much longer
 
@@ -201,5 +203,14 @@ WORKS: Final = (
         run=reconcile,
         lease_s=LONG_LEASE_S,
         changes=("claimed", "reclaimed"),
+    ),
+    Work(
+        name="backup",
+        says="Makes an encrypted copy of database and settings, and opens it again to be sure.",
+        every="backup_every_s",
+        run=backup_regularly,
+        lease_s=BACKUP_LEASE_S,
+        look_s=LOOK_S,
+        changes=("bytes",),
     ),
 )
