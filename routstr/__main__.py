@@ -19,6 +19,7 @@ from routstr.cli import audit, backup, catalog, jobs, upstreams, verify, wallet
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.errors import ConfigError, RoutstrError
 from routstr.flows.context import Context
+from routstr.flows.house.setup import new_setup_link, setup_url
 from routstr.log import configure
 from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
 
@@ -82,7 +83,23 @@ async def _serve(app: FastAPI, settings: Settings) -> None:
     )
     with _bound(settings) as door:
         async with app.router.lifespan_context(app):
+            await _tell_first_link(app, door)
             await GracefulServer(config).serve(sockets=[door])
+
+
+async def _tell_first_link(app: FastAPI, door: socket.socket) -> None:
+    """On a node's very first start, how its operator begins: on standard output, in no log."""
+    ctx = getattr(app.state, "ctx", None)
+    if not isinstance(ctx, Context):
+        return
+    token = await new_setup_link(ctx, actor="node", is_first=True)
+    if token is None:
+        return
+    host, port = door.getsockname()[:2]
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
+    local = f"http://{f'[{here}]' if ':' in here else here}:{port}"
+    typer.echo(f"Set up the dashboard, once: {setup_url(ctx, token, local=local)}")
+    sys.stdout.flush()
 
 
 def _bound(settings: Settings) -> socket.socket:

@@ -6,6 +6,7 @@ wins. What is missing or unsafe is refused at start, in one line that names the 
 
 import hashlib
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     onion_url: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     data_dir: Path = Path("data")
     database_url: str = ""
     secret_key: SecretStr | None = None
@@ -188,11 +190,18 @@ class Settings(BaseSettings):
     backup_passphrase: SecretStr | None = Field(default=None, min_length=12)
     pg_bin_dir: Path | None = None
 
-    @field_validator("cashu_mints", mode="before")
+    @field_validator("cashu_mints", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ip_network(each, strict=False)
         return value
 
     @field_validator("data_dir", mode="after")

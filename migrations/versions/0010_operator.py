@@ -28,13 +28,16 @@ FOR EACH STATEMENT EXECUTE FUNCTION routstr_refuse()
 def upgrade() -> None:
     op.add_column("admin_user", sa.Column("recovery_codes", JSON, nullable=True))
     op.add_column("admin_user", sa.Column("enrolled_at", TIME, nullable=True))
+    op.add_column("admin_user", sa.Column("totp_last_by", sa.Text(), nullable=True))
     op.add_column("admin_session", sa.Column("totp_at", TIME, nullable=True))
+    op.add_column("admin_session", sa.Column("preview", sa.Text(), nullable=True))
     op.create_index("ix_admin_session_expires_at", "admin_session", ["expires_at"])
     op.add_column("invite", sa.Column("note", sa.Text(), nullable=True))
     op.add_column("invite", sa.Column("uses", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_table(
         "admin_action",
         sa.Column("id", ROW_NUMBER, nullable=False),
+        sa.Column("operation_id", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=True),
@@ -42,12 +45,14 @@ def upgrade() -> None:
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_action")),
+        sa.UniqueConstraint("operation_id", name=op.f("uq_admin_action_operation_id")),
     )
     op.create_index("ix_admin_action_created_at", "admin_action", ["created_at"])
     op.create_table(
         "login_throttle",
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.Column("last_attempt", sa.Text(), nullable=False),
         sa.Column("first_at", TIME, nullable=False),
         sa.Column("blocked_until", TIME, nullable=True),
         sa.Column("expires_at", TIME, nullable=False),
@@ -81,6 +86,7 @@ def downgrade() -> None:
     for name in ("uses", "note"):
         op.drop_column("invite", name)
     op.drop_index("ix_admin_session_expires_at", table_name="admin_session")
-    op.drop_column("admin_session", "totp_at")
-    for name in ("enrolled_at", "recovery_codes"):
+    for name in ("preview", "totp_at"):
+        op.drop_column("admin_session", name)
+    for name in ("totp_last_by", "enrolled_at", "recovery_codes"):
         op.drop_column("admin_user", name)

@@ -4,7 +4,14 @@ A 4xx is chosen by a class of its own, never inherited by accident; `web/errors.
 these into the one envelope of the HTTP contract.
 """
 
-from routstr.errors.admin import AdminRequired
+from routstr.errors.admin import (
+    AdminRequired,
+    CsrfFailed,
+    EnrolmentRequired,
+    InvalidCredentials,
+    SetupRefused,
+    TotpRequired,
+)
 from routstr.errors.base import (
     RETRY_AFTER_S,
     Detail,
@@ -93,10 +100,13 @@ __all__ = [
     "BalanceTooSmall",
     "ChildKey",
     "ConfigError",
+    "CsrfFailed",
     "Detail",
+    "EnrolmentRequired",
     "IdempotencyMismatch",
     "InsufficientBalance",
     "InvalidApiKey",
+    "InvalidCredentials",
     "InvalidInvoice",
     "InvalidJson",
     "InvalidLightningAddress",
@@ -135,6 +145,7 @@ __all__ = [
     "RouteNotPriced",
     "RoutstrError",
     "ServiceUnavailable",
+    "SetupRefused",
     "SwapFeesExceedAmount",
     "TokenAlreadySpent",
     "TokenError",
@@ -143,6 +154,7 @@ __all__ = [
     "TopupApiKeyNotFound",
     "TopupAuthorizationRequired",
     "TopupInvalidApiKeyFormat",
+    "TotpRequired",
     "UnsupportedMediaType",
     "UnsupportedParameter",
     "UntrustedMint",

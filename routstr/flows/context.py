@@ -13,6 +13,7 @@ from typing import Any
 from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
+from routstr.flows.house.passwords import Passwords
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.live import Live, Switches
 from routstr.flows.meters import Meters
@@ -100,6 +101,7 @@ class Context:
     rates: RateSources | None = None
     lists: ModelLists | None = None
     backups: BackupStore | None = None
+    passwords: Passwords = field(default_factory=Passwords)
 
     @property
     def limits(self) -> Limits:

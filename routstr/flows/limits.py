@@ -86,6 +86,7 @@ class Limits:
     backup_every_s: float
     bodies_bytes_max: int = 512 * 1024 * 1024
     body_timeout_s: float = 60
+    trusted_proxies: tuple[str, ...] = ()
 
     @property
     def rates(self) -> Rates:

@@ -16,6 +16,7 @@ class AdminUser(Row, table=True):
     """Somebody who runs the node: an argon2id hash, a sealed TOTP secret, hashed recovery codes.
 
     `totp_last_step` is the last 30 s step whose code was taken: none is taken twice (RFC 6238).
+    `totp_last_by` names the attempt that took it, or a recovery code: only that one may repeat.
     `enrolled_at` is None until a first code has proved the TOTP secret.
     """
 
@@ -25,6 +26,7 @@ class AdminUser(Row, table=True):
     password_hash: str = Field(sa_type=Text)
     totp_secret: str | None = Field(default=None, sa_type=SealedText)
     totp_last_step: int | None = Field(default=None, sa_type=Money)
+    totp_last_by: str | None = Field(default=None, sa_type=Text)
     recovery_codes: list[str] | None = Field(default=None, sa_type=Json)
     enrolled_at: datetime | None = Field(default=None, sa_type=UtcTime)
     created_at: datetime = Field(sa_type=UtcTime)
@@ -34,7 +36,9 @@ class AdminUser(Row, table=True):
 class AdminSession(Row, table=True):
     """A log-in or a CLI token, by the hash of its 256-bit id.
 
+    `kind` is `session`, `token`, or what a set-up that is not over has: `enrolling`, `saving`.
     `expires_at` is absolute; `last_used_at` ends an idle session, `totp_at` is the last fresh code.
+    `preview` is what may be shown of a token.
     """
 
     __tablename__ = "admin_session"
@@ -43,6 +47,7 @@ class AdminSession(Row, table=True):
     token_hash: str = Field(unique=True, sa_type=Text)
     kind: str = Field(sa_type=Text)
     name: str | None = Field(default=None, sa_type=Text)
+    preview: str | None = Field(default=None, sa_type=Text)
     scopes: list[str] = Field(sa_type=Json)
     created_at: datetime = Field(sa_type=UtcTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcTime)
@@ -68,6 +73,7 @@ class AdminAction(Row, table=True):
 
     __tablename__ = "admin_action"
     id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
+    operation_id: str = Field(unique=True, sa_type=Text)
     actor: str = Field(sa_type=Text)
     action: str = Field(sa_type=Text)
     target: str | None = Field(default=None, sa_type=Text)
@@ -82,6 +88,7 @@ class LoginThrottle(Row, table=True):
     __tablename__ = "login_throttle"
     scope: str = Field(primary_key=True, sa_type=Text)
     failures: int = Field(sa_type=Money)
+    last_attempt: str = Field(sa_type=Text)
     first_at: datetime = Field(sa_type=UtcTime)
     blocked_until: datetime | None = Field(default=None, sa_type=UtcTime)
     expires_at: datetime = Field(index=True, sa_type=UtcTime)

@@ -48,6 +48,10 @@ class Vault:
         self._digest_key = self.derive("digest v1")
         self._ciphers: dict[str, AESGCM] = {}
 
+    def fresh_bytes(self, count: int) -> bytes:
+        """Random bytes, for a secret that nobody has yet."""
+        return self._random_bytes(count)
+
     def derive(self, purpose: str) -> bytes:
         """32 bytes of key for one purpose (RFC 5869)."""
         hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"routstr {purpose}".encode())

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from routstr.web.admin.guard import install_guard
 from routstr.web.admin.routes import admin_routers
 from routstr.web.balance import router as balance_router
 from routstr.web.catalog import router as catalog_router
@@ -23,6 +24,7 @@ from routstr.web.teams import router as teams_router
 def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
     """Errors, middleware and every route; the paid road comes last, it takes what nobody took."""
     install_errors(app)
+    install_guard(app)
     install_middleware(app, limits)
     app.include_router(catalog_router)
     app.include_router(metrics_router)

@@ -29,6 +29,7 @@ from routstr.ecash.receipt_key import receipt_key
 from routstr.flows.catalog import Catalog, built_in, listed
 from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
+from routstr.flows.house.passwords import Passwords
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
@@ -52,6 +53,7 @@ from tests.harness.receipts import assert_receipts_are_sound
 WAIT_S: Final = 10.0
 PATH: Final = "/v1/chat/completions"
 PROMPT: Final = "Count to three."
+CHEAP: Final = Passwords(memory_kib=8, rounds=1)  # else each costs a fifth of a second
 
 # 100 msat a request, 2 msat a token in, 5 msat a token out.
 CHAT_MODEL: Final = Model(
@@ -280,6 +282,7 @@ async def _context(
             ),
             misses=Misses(events_max=60, window_s=60, now_s=time.monotonic),
             failpoint=marks,
+            passwords=CHEAP,
         )
         serving_ledger = asyncio.create_task(ledger.run())
         try:

@@ -47,7 +47,7 @@ from routstr.ledger.reads import find_key
 from routstr.ledger.vault import Vault
 from tests.fakes.mint import FakeMint
 from tests.harness.clock import MovableClock
-from tests.harness.shop import CHAT_MODEL, Marks, upstream_at
+from tests.harness.shop import CHAT_MODEL, CHEAP, Marks, upstream_at
 
 WAIT_S: Final = 10.0
 MASTER: Final = bytes(range(32))
@@ -208,6 +208,7 @@ async def open_context(
                 )
             ),
             failpoint=failpoint or Marks(),
+            passwords=CHEAP,
         )
         ledger = asyncio.create_task(ctx.ledger.run())
         try:

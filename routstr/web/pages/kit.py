@@ -34,7 +34,7 @@ POLICY: Final = (
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none a browser hides the Origin of its forms as well
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), clipboard-write=(self), geolocation=(), microphone=()",
 }

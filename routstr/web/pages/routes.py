@@ -4,8 +4,9 @@ from fastapi import APIRouter
 
 from routstr.web.pages.admin_audit import router as audit_router
 from routstr.web.pages.kit import router as static_router
+from routstr.web.pages.leave import router as leave_router
 
 
 def page_routers() -> tuple[APIRouter, ...]:
     """All of them, the static files first."""
-    return (static_router, audit_router)
+    return (static_router, leave_router, audit_router)
