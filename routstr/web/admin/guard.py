@@ -164,9 +164,14 @@ async def _known(request: Request, ctx: Context) -> Session:
 
 
 async def any_session(request: Request, ctx: Context) -> Session | None:
-    """The session of the request's cookie, also one that is still being set up."""
+    """The session of the request's cookie, also one that is still being set up.
+
+    Its CSRF token is in `request.state.csrf` from then on, for the forms of the page.
+    """
     cookie = request.cookies.get(COOKIE)
-    return None if not cookie else await session_of(ctx, cookie)
+    session = await session_of(ctx, cookie) if cookie else None
+    request.state.csrf = "" if session is None else csrf_token(ctx, session.id)
+    return session
 
 
 async def _refusal(request: Request, ctx: Context) -> Exception:
