@@ -97,7 +97,9 @@ async def _ask_about_tokens(ctx: Context, mint_url: str, found: Found, bounds: B
         states = await ctx.mints.check_state(mint_url, ys, priority=Priority.FLOAT)
         for token in page:
             try:
-                claimed, reclaimed = await _conclude(ctx, mint_url, token, states)
+                claimed, reclaimed = await conclude(
+                    ctx, mint_url, token, states, unclaimed_s=ctx.limits.refund_ttl_s
+                )
             except RoutstrError as error:  # its operation is open now, or the mint is gone
                 log.info("token_not_reclaimed", mint_url=mint_url, code=error.code)
                 return found
@@ -110,10 +112,19 @@ async def _ask_about_tokens(ctx: Context, mint_url: str, found: Found, bounds: B
     return found
 
 
-async def _conclude(
-    ctx: Context, mint_url: str, token: GivenOut, states: Mapping[str, ProofState]
+async def conclude(
+    ctx: Context,
+    mint_url: str,
+    token: GivenOut,
+    states: Mapping[str, ProofState],
+    *,
+    unclaimed_s: float,
 ) -> tuple[bool, bool]:
-    """(claimed, reclaimed) of one token; pending proofs are somebody's call that is running."""
+    """(claimed, reclaimed) of one token; pending proofs are somebody's call that is running.
+
+    What is out for less than `unclaimed_s` stays out. Raises what `reclaim` and `ClaimWithdrawal`
+    do, but for a mint that is short or refuses: then the token is what it was.
+    """
     said = {states[y] for y in token.ys}
     if said == {ProofState.SPENT}:
         ctx.failpoint("reconcile.spent")
@@ -121,7 +132,7 @@ async def _conclude(
         claimed = await ctx.ledger.submit(command)
         ctx.failpoint("reconcile.claimed")
         return claimed, False
-    since = ctx.clock.now() - timedelta(seconds=ctx.limits.refund_ttl_s)
+    since = ctx.clock.now() - timedelta(seconds=unclaimed_s)
     if ProofState.PENDING in said or token.completed_at > since:
         return False, False
     unspent = [y for y in token.ys if states[y] is ProofState.UNSPENT]

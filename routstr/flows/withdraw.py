@@ -69,6 +69,7 @@ class Wish:
     """What a key's owner asks for; without an amount, everything.
 
     `at_once` is content with what the purse has: MintShort where a mint would have to be asked.
+    `if_expired` is the node's own wish for a key that has: InvalidParameter for one that has not.
     """
 
     amount_sat: int | None = None
@@ -76,6 +77,7 @@ class Wish:
     mint_url: str | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    if_expired: bool = False
 
 
 async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
@@ -101,6 +103,21 @@ async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
         if again is not None:
             return again
         raise (NoBalance() if await _was_emptied(ctx, key.id) else error) from error
+
+
+async def empty(ctx: Context, api_key_id: str, wish: Wish) -> WithdrawalView:
+    """The same by the node's own doing: nobody shows a key, and no earlier token is told again.
+
+    Raises NoBalance, BalanceTooSmall, RequestsInFlight, MintShort, MintUnreachable, Paused, and
+    RefundPending.
+    """
+    return await ctx.tasks.carry_through(_empty(ctx, api_key_id, wish), name="empty")
+
+
+async def _empty(ctx: Context, api_key_id: str, wish: Wish) -> WithdrawalView:
+    await check_not_paused(ctx)
+    sources = await sources_of(ctx, api_key_id, wish.mint_url)
+    return await first_that_can(sources, partial(_from, ctx, KeyRef(id=api_key_id), wish))
 
 
 async def _from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> WithdrawalView:
@@ -154,6 +171,7 @@ async def _begin(
             idempotency_key=wish.idempotency_key,
             fingerprint=wish.fingerprint,
             at_once=wish.at_once,
+            if_expired=wish.if_expired,
         )
     )
 

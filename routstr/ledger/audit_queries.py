@@ -156,9 +156,11 @@ SELECT w.id FROM withdrawals w
 LEFT JOIN "transaction" t ON t.type = 'fee' AND t.operation_id = 'withdrawal-fee:' || w.id
 WHERE w.fee_amount <> 0 AND t.id IS NULL
 """
-EXPIRY_ROWS: Final = """
-SELECT operation_id AS id FROM recent WHERE type = 'expiry'
-  AND (amount > 0 OR substr(operation_id, 8, length(api_key_id)) <> api_key_id)
+EXPIRY_ROWS: Final = f"""
+SELECT t.operation_id AS id FROM recent t JOIN apikey k ON k.id = t.api_key_id
+WHERE t.type = 'expiry' AND (t.amount >= 0 OR t.balance_after <> 0
+  OR k.parent_id IS NOT NULL OR k.id = '{OWNER_KEY_ID}'
+  OR t.operation_id <> 'expiry:' || t.api_key_id || ':' || t.sequence)
 """
 TOTALS: Final = """
 SELECT k.id FROM apikey k LEFT JOIN (

@@ -82,6 +82,10 @@ class Account:
         """When it ends, if it does."""
         return self.bounds.expires_at
 
+    def has_expired(self, now: datetime) -> bool:
+        """Whether that was before or at `now`."""
+        return self.expires_at is not None and self.expires_at <= now
+
     @property
     def available_msat(self) -> int:
         """What the key may still promise: balance less holds."""

@@ -61,7 +61,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
 
     Refuses with InvalidApiKey, NoBalance, BalanceTooSmall, RequestsInFlight (emptying while holds
     exist), InsufficientBalance, InvalidParameter, IdempotencyMismatch, MintShort. The same
-    idempotency key yields the withdrawal there is.
+    idempotency key yields the withdrawal there is. With `if_expired` only a key that has.
     """
 
     withdrawal_id: str
@@ -77,6 +77,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     idempotency_key: str | None = None
     fingerprint: str | None = None
     at_once: bool = False
+    if_expired: bool = False
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -95,6 +96,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         )
         if existing is not None:
             return existing
+        if self.if_expired and not account.has_expired(transaction.book.now):
+            raise InvalidParameter("The key has not expired.", param="expires_at")
         self._check(account)
         lasting, _ = await look(transaction, self.mint_id, self.unit, lasting=True)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)

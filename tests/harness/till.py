@@ -44,6 +44,7 @@ from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.reads import find_key
+from routstr.ledger.tables import metadata
 from routstr.ledger.vault import Vault
 from tests.fakes.mint import FakeMint
 from tests.harness.clock import MovableClock
@@ -132,6 +133,15 @@ class Till:
         sql = "SELECT state, last_code FROM mint_operation ORDER BY created_at, id"
         async with self.ctx.database.reading() as connection:
             return [(row.state, row.last_code) for row in await connection.execute(text(sql))]
+
+    async def dump(self) -> dict[str, list[str]]:
+        """Every row of every table, as text."""
+        found = {}
+        async with self.ctx.database.reading() as connection:
+            for table in metadata.sorted_tables:
+                rows = await connection.execute(table.select())
+                found[table.name] = sorted(map(str, rows.all()))
+        return found
 
     async def held(self, unit: str = "sat") -> int:
         """What the node's own proofs are worth, in the unit."""

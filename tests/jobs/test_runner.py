@@ -167,6 +167,8 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "refill",
         "refresh",
         "backup",
+        "withdrawals",
+        "expire-keys",
     }
     for each in every:
         assert await runner.run_once(each), each.name

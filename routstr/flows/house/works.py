@@ -17,6 +17,8 @@ from routstr.flows.context import Context
 from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire, prune
 from routstr.flows.house.backup import backup_regularly
+from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
+from routstr.flows.house.unclaimed import WITHDRAWALS_JOB, foresee_withdrawals, withdrawals
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.limits import Limits
 from routstr.flows.operate import AUDIT_JOB
@@ -212,5 +214,23 @@ WORKS: Final = (
         lease_s=BACKUP_LEASE_S,
         look_s=LOOK_S,
         changes=("bytes",),
+    ),
+    Work(
+        name=WITHDRAWALS_JOB,
+        says="Drives on withdrawals without an end, and takes back tokens that nobody claimed.",
+        every="withdrawals_every_s",
+        run=withdrawals,
+        preview=foresee_withdrawals,
+        lease_s=LONG_LEASE_S,
+        changes=("claimed", "reclaimed"),
+    ),
+    Work(
+        name=EXPIRE_KEYS_JOB,
+        says="Makes the money of expired keys claimable; what nobody claims in time is yours.",
+        every="expire_keys_every_s",
+        run=expire_keys,
+        preview=foresee_expired_keys,
+        lease_s=LONG_LEASE_S,
+        changes=("issued", "claimed", "reclaimed", "swept"),
     ),
 )
