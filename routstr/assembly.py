@@ -29,6 +29,7 @@ from routstr.gateways.mint import MintClient
 from routstr.gateways.mint_limits import LaneLimits
 from routstr.gateways.pool import UpstreamPool, client_of
 from routstr.gateways.rates import RateSources
+from routstr.gateways.traces import Traces
 from routstr.gateways.upstream_config import BUILT_IN, UpstreamConfig
 from routstr.ledger.backups import BackupStore
 from routstr.ledger.commands import Wallet
@@ -197,9 +198,26 @@ async def assemble(
         misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
         rates=RateSources(outside),
+        traces=_traces(settings, stack),
         lists=ModelLists(),
         backups=backup_store(settings, master_key(settings, may_write=False)),
     )
+
+
+def _traces(settings: Settings, stack: AsyncExitStack) -> Traces | None:
+    """Where requests are told to, if anywhere. Raises ConfigError without the extra `otel`."""
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from routstr.gateways.otlp import open_otlp  # noqa: PLC0415 - of an extra that few install
+    except ImportError as error:
+        raise ConfigError("OTLP_ENDPOINT: traces need `pip install routstr[otel]`") from error
+    headers = "" if settings.otlp_headers is None else settings.otlp_headers.get_secret_value()
+    traces = open_otlp(
+        settings.otlp_endpoint, headers, service_name=settings.name, version=__version__
+    )
+    stack.push_async_callback(asyncio.to_thread, traces.close)
+    return traces
 
 
 def _mint_client(settings: Settings, clock: WallClock) -> MintClient:

@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = None
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_json: bool = False
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    otlp_headers: SecretStr | None = None
 
     # Mints, upstream, prices
     cashu_mints: Annotated[tuple[str, ...], NoDecode] = ()

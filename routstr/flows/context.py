@@ -24,6 +24,7 @@ from routstr.gateways.lnurl import LnurlClient
 from routstr.gateways.mint import MintClient
 from routstr.gateways.pool import UpstreamPool
 from routstr.gateways.rates import RateSources
+from routstr.gateways.traces import Traces
 from routstr.ledger.backups import BackupStore
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
@@ -99,6 +100,7 @@ class Context:
     one_shots: set[str] = field(default_factory=set)
     meters: Meters = field(default_factory=Meters)
     rates: RateSources | None = None
+    traces: Traces | None = None
     lists: ModelLists | None = None
     backups: BackupStore | None = None
     passwords: Passwords = field(default_factory=Passwords)

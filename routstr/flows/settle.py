@@ -11,7 +11,14 @@ from typing import Final
 
 import structlog
 
-from routstr.core.outcome import Evidence, Outcome, Verdict, cost_of_verdict, with_hold
+from routstr.core.outcome import (
+    ERROR_OUTCOMES,
+    Evidence,
+    Outcome,
+    Verdict,
+    cost_of_verdict,
+    with_hold,
+)
 from routstr.core.prices import before_fee
 from routstr.core.pricing import Cost, cost_of
 from routstr.core.quote import Quote
@@ -22,6 +29,7 @@ from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.kept import KEPT_S, Keepsake, receipt_of, seal
 from routstr.flows.receipts import bill_lines, receipt_of_settlement
+from routstr.gateways.traces import RequestSpan
 from routstr.ledger.holds import Hold, Settle, Settled
 from routstr.ledger.idempotency import SettleKeeping
 
@@ -30,6 +38,14 @@ log = structlog.get_logger()
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 
+# What OpenTelemetry's GenAI conventions call what is bought.
+OPERATIONS: Final = {
+    "/chat/completions": "chat",
+    "/messages": "chat",
+    "/responses": "chat",
+    "/completions": "text_completion",
+    "/embeddings": "embeddings",
+}
 _LEFT: Final = frozenset({Outcome.CLIENT_LEFT, Outcome.CLIENT_LEFT_EARLY})
 
 
@@ -88,13 +104,7 @@ async def settle(
         settled = await _submit(ctx, exchange, keeping)
     finally:
         ctx.holds.remove(hold.id)
-    ctx.meters.note_ended(
-        verdict.outcome,
-        exchange.watch.times(),
-        charged_msat=settled.charged_msat,
-        absorbed_msat=settled.absorbed_msat,
-        at_risk_msat=_at_risk_msat(exchange, hold, verdict),
-    )
+    _tell(ctx, exchange, hold, quote, verdict, settled)
     return Bill(
         verdict=verdict,
         signed=receipt_of_settlement(ctx, exchange.request_sha256, quote, hold, command, settled),
@@ -106,6 +116,42 @@ async def settle(
             available_msat=None if exchange.one_shot else settled.available_msat,
         ),
     )
+
+
+def _tell(
+    ctx: Context,
+    exchange: Exchange,
+    hold: Hold,
+    quote: Quote,
+    verdict: Verdict,
+    settled: Settled,
+) -> None:
+    """Count it, and say it to whoever the operator wants to hear of it."""
+    times = exchange.watch.times()
+    ctx.meters.note_ended(
+        verdict.outcome,
+        times,
+        charged_msat=settled.charged_msat,
+        absorbed_msat=settled.absorbed_msat,
+        at_risk_msat=_at_risk_msat(exchange, hold, verdict),
+    )
+    if ctx.traces is not None:
+        ctx.traces.note(
+            RequestSpan(
+                request_id=exchange.request_id,
+                operation=OPERATIONS.get(exchange.dialect.path, "generate_content"),
+                model=quote.model_id,
+                upstream=exchange.provider,
+                outcome=verdict.outcome.value,
+                failure=verdict.outcome.value if verdict.outcome in ERROR_OUTCOMES else None,
+                input_tokens=verdict.usage.input_tokens,
+                output_tokens=verdict.usage.output_tokens,
+                charged_msat=settled.charged_msat,
+                total_ms=times.total_ms,
+                first_ms=times.first_ms,
+                ended_at=ctx.clock.now(),
+            )
+        )
 
 
 async def _submit(ctx: Context, exchange: Exchange, command: Settle | SettleKeeping) -> Settled:
