@@ -194,7 +194,7 @@ def new_session(ctx: Context, kind: str) -> Opened:
         session_id=ctx.new_id("ses"),
         kind=kind,
         lifetime_s=SESSION_S,
-        device=_new_device(ctx) if kind == "session" else "",
+        device="" if kind == "enrolling" else _new_device(ctx),
     )
 
 
