@@ -24,6 +24,9 @@ CREATE TRIGGER admin_action_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON a
 FOR EACH STATEMENT EXECUTE FUNCTION routstr_refuse()
 """
 
+SUMS = ("charged_msat", "margin_msat", "absorbed_msat", "at_risk_msat")
+TOKENS = ("input_tokens", "output_tokens")
+
 
 def upgrade() -> None:
     op.add_column("admin_user", sa.Column("recovery_codes", JSON, nullable=True))
@@ -73,6 +76,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_job_history_started_at", "job_history", ["started_at"])
     op.create_index("ix_job_history_name_started_at", "job_history", ["name", "started_at"])
+    _upgrade_reading()
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(SQLITE_GUARD.format(verb=verb))
@@ -80,7 +84,46 @@ def upgrade() -> None:
         op.execute(POSTGRES_GUARD)
 
 
+def _upgrade_reading() -> None:
+    """What pages read: sums of what was sold, and lists in the order of time."""
+
+    def counted(*names: str) -> list[sa.Column[int]]:
+        return [sa.Column(name, sa.BigInteger(), nullable=False) for name in names]
+
+    key = ("span_s", "start_at")
+    op.create_table(
+        "usage_span",
+        sa.Column("span_s", sa.BigInteger(), nullable=False),
+        sa.Column("start_at", TIME, nullable=False),
+        *counted("requests", "failed", *SUMS, *TOKENS),
+        sa.Column("times", JSON, nullable=False),
+        sa.PrimaryKeyConstraint(*key, name=op.f("pk_usage_span")),
+    )
+    parts = ("model", "upstream", "outcome")
+    op.create_table(
+        "usage_part",
+        sa.Column("span_s", sa.BigInteger(), nullable=False),
+        sa.Column("start_at", TIME, nullable=False),
+        *(sa.Column(name, sa.Text(), nullable=False) for name in parts),
+        *counted("requests", *SUMS, *TOKENS),
+        sa.PrimaryKeyConstraint(*key, *parts, name=op.f("pk_usage_part")),
+    )
+    # Written once a key and once an invoice, by whoever has just waited for a mint.
+    op.create_index("ix_apikey_created_at", "apikey", ["created_at", "id"])
+    op.create_index("ix_lightning_invoice_created_at", "lightning_invoice", ["created_at"])
+    # A paid request is not in it, so it costs the paid road nothing.
+    moved = sa.text("type <> 'usage'")
+    op.create_index(
+        "ix_transaction_moved", "transaction", ["id"], postgresql_where=moved, sqlite_where=moved
+    )
+
+
 def downgrade() -> None:
+    op.drop_index("ix_transaction_moved", table_name="transaction")
+    op.drop_index("ix_lightning_invoice_created_at", table_name="lightning_invoice")
+    op.drop_index("ix_apikey_created_at", table_name="apikey")
+    for table in ("usage_part", "usage_span"):
+        op.drop_table(table)
     for table in ("job_history", "login_throttle", "admin_action"):
         op.drop_table(table)
     for name in ("uses", "note"):

@@ -36,6 +36,21 @@ class Outcome(StrEnum):
     UPSTREAM_REJECTED = "upstream_rejected"
 
 
+FAILURES: Final = frozenset(
+    {
+        Outcome.CUT_BEFORE_OUTPUT,
+        Outcome.CUT_AFTER_OUTPUT,
+        Outcome.MALFORMED,
+        Outcome.STALLED,
+        Outcome.NODE_CRASHED,
+        Outcome.NODE_STOPPED,
+        Outcome.USAGE_INSANE,
+        Outcome.UPSTREAM_FAILED,
+    }
+)
+"""What the node or an upstream is to blame for; the rest is done, or the client's doing."""
+
+
 class Evidence(StrEnum):
     """What a charge rests on: reported use, our count of what was handed out, or nothing."""
 

@@ -58,6 +58,7 @@ class ApiKey(Row, table=True):
             postgresql_where=text("expires_at IS NOT NULL"),
             sqlite_where=text("expires_at IS NOT NULL"),
         ),
+        Index("ix_apikey_created_at", "created_at", "id"),
     )
     id: str = Field(primary_key=True, sa_type=Text)
     key_hash: str = Field(unique=True, sa_type=Text)
@@ -100,6 +101,12 @@ class Transaction(Row, table=True):
     __table_args__ = (
         UniqueConstraint("api_key_id", "sequence"),
         Index("ix_transaction_api_key_id_timestamp", "api_key_id", "timestamp"),
+        Index(
+            "ix_transaction_moved",
+            "id",
+            postgresql_where=text("type <> 'usage'"),
+            sqlite_where=text("type <> 'usage'"),
+        ),
         CheckConstraint("balance_after >= 0", name="balance_after_not_negative"),
         CheckConstraint(
             "type IN ('deposit', 'usage', 'withdrawal', 'refund', 'transfer_in', 'transfer_out',"

@@ -121,3 +121,42 @@ class JobHistory(Row, table=True):
     finished_at: datetime | None = Field(default=None, sa_type=UtcTime)
     ok: bool | None = None
     result: dict[str, object] | None = Field(default=None, sa_type=Json)
+
+
+class UsageSpan(Row, table=True):
+    """What was sold in one minute, hour or day (`span_s`), summed up by the job `rollup`.
+
+    `failed` counts what the node or an upstream is to blame for. `times` are histograms
+    (`core/quantiles.py`) by what was timed, each as bucket and count.
+    """
+
+    __tablename__ = "usage_span"
+    span_s: int = Field(primary_key=True, sa_type=Money)
+    start_at: datetime = Field(primary_key=True, sa_type=UtcTime)
+    requests: int = Field(sa_type=Money)
+    failed: int = Field(sa_type=Money)
+    charged_msat: int = Field(sa_type=Money)
+    margin_msat: int = Field(sa_type=Money)
+    absorbed_msat: int = Field(sa_type=Money)
+    at_risk_msat: int = Field(sa_type=Money)
+    input_tokens: int = Field(sa_type=Money)
+    output_tokens: int = Field(sa_type=Money)
+    times: dict[str, dict[str, int]] = Field(sa_type=Json)
+
+
+class UsagePart(Row, table=True):
+    """The part of a `usage_span` that one model of one upstream has with one outcome."""
+
+    __tablename__ = "usage_part"
+    span_s: int = Field(primary_key=True, sa_type=Money)
+    start_at: datetime = Field(primary_key=True, sa_type=UtcTime)
+    model: str = Field(primary_key=True, sa_type=Text)
+    upstream: str = Field(primary_key=True, sa_type=Text)
+    outcome: str = Field(primary_key=True, sa_type=Text)
+    requests: int = Field(sa_type=Money)
+    charged_msat: int = Field(sa_type=Money)
+    margin_msat: int = Field(sa_type=Money)
+    absorbed_msat: int = Field(sa_type=Money)
+    at_risk_msat: int = Field(sa_type=Money)
+    input_tokens: int = Field(sa_type=Money)
+    output_tokens: int = Field(sa_type=Money)

@@ -45,7 +45,7 @@ class LightningInvoice(Row, table=True):
     polls: int = Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
     sealed_key: str | None = Field(default=None, sa_type=SealedText)
     new_key: dict[str, object] | None = Field(default=None, sa_type=Json)
-    created_at: datetime = Field(sa_type=UtcTime)
+    created_at: datetime = Field(index=True, sa_type=UtcTime)
     expires_at: datetime = Field(sa_type=UtcTime)
     paid_at: datetime | None = Field(default=None, sa_type=UtcTime)
 

@@ -18,6 +18,7 @@ from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire, prune
 from routstr.flows.house.backup import backup_regularly
 from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
+from routstr.flows.house.rollup import ROLLUP_EVERY_S, rollup
 from routstr.flows.house.unclaimed import WITHDRAWALS_JOB, foresee_withdrawals, withdrawals
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.limits import Limits
@@ -184,6 +185,12 @@ WORKS: Final = (
         says="Erases answers that were kept for a repeat, and claims of Idempotency-Keys.",
         every=FORGET_EVERY_S,
         run=_forget,
+    ),
+    Work(
+        name="rollup",
+        says="Sums up what was sold by the minute, hour and day, for the pages.",
+        every=ROLLUP_EVERY_S,
+        run=rollup,
     ),
     Work(
         name=AUDIT_JOB,
