@@ -169,6 +169,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "backup",
         "withdrawals",
         "expire-keys",
+        "rollup",
     }
     for each in every:
         assert await runner.run_once(each), each.name
