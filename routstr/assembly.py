@@ -3,23 +3,26 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 from pydantic import SecretStr
 
 from routstr import __version__
-from routstr.config import Settings, load_models
+from routstr.config import Settings, load_models, with_changes
 from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.receipt_key import receipt_key
 from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
 from routstr.errors import ConfigError
 from routstr.flows.catalog import Catalog
 from routstr.flows.context import Context, Failpoint, MintShelf
+from routstr.flows.house.settings import read_settings
 from routstr.flows.limits import Limits, NodeFacts
-from routstr.flows.live import InForce, Live
+from routstr.flows.live import Changed, InForce, Live, Rules, Switches
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
@@ -60,6 +63,7 @@ ID_BYTES: Final = 16
 IDS_PER_BLOCK: Final = 64
 MISSES_MAX: Final = 60  # of all clients together: an honest one hardly ever misses
 MISSES_WINDOW_S: Final = 60.0
+MASKED: Final = "[REDACTED]"
 
 
 class Ids:
@@ -160,7 +164,10 @@ async def assemble(
     *,
     may_write: bool = True,
 ) -> Context:
-    """Every part, made and connected, till the stack ends; the ledger is not running yet."""
+    """Every part, made and connected, till the stack ends; the ledger is not running yet.
+
+    What the operator changed while a node ran is in force.
+    """
     clock = WallClock()
     catalog = _catalog(settings, clock)
     database, ledger, wallet = await open_ledger(settings, ids, stack, may_write=may_write)
@@ -171,7 +178,7 @@ async def assemble(
         client_of(built_in)  # one that cannot be used is told now, not to the first client
     upstream = await stack.enter_async_context(UpstreamPool(now_s=clock.monotonic))
     outside = await stack.enter_async_context(OutsideHttp())
-    return Context(
+    ctx = Context(
         ledger=ledger,
         database=database,
         wallet=wallet,
@@ -186,7 +193,7 @@ async def assemble(
         new_id=ids.new,
         new_api_key=lambda: f"sk-{secrets.token_hex(API_KEY_BYTES)}",
         owner=ids.new("node"),
-        live=Live(InForce(limits=_limits(settings), facts=_facts(settings))),
+        live=Live(in_force(settings), rules_of(settings)),
         tasks=TaskOwner(),
         holds=RunningHolds(),
         shelf=MintShelf(),
@@ -202,6 +209,8 @@ async def assemble(
         lists=ModelLists(),
         backups=backup_store(settings, master_key(settings, may_write=False)),
     )
+    await read_settings(ctx)
+    return ctx
 
 
 def _traces(settings: Settings, stack: AsyncExitStack) -> Traces | None:
@@ -305,6 +314,39 @@ def _built_in(settings: Settings) -> UpstreamConfig:
         api_key=Secret("" if key is None else key.get_secret_value()),
         allow_loopback_http=settings.allow_loopback_http,
     )
+
+
+def in_force(settings: Settings) -> InForce:
+    """What those settings mean for flows."""
+    switches = {each.name: getattr(settings, each.name) for each in fields(Switches)}
+    return InForce(limits=_limits(settings), facts=_facts(settings), switches=Switches(**switches))
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What may be told of the settings of the start, and what follows from changing some."""
+    told = settings.model_dump(mode="json")
+    secrets_ = {name for name in told if isinstance(getattr(settings, name), SecretStr)}
+    told |= dict.fromkeys(secrets_, MASKED)
+    if "@" in settings.database_url:
+        told["database_url"] = MASKED
+
+    def change(changes: Mapping[str, object]) -> Changed:
+        changed = with_changes(settings, changes)
+        said = changed.model_dump(mode="json", include=set(changes))
+        return Changed(in_force=in_force(changed), values=said)
+
+    return Rules(
+        told=told, given=frozenset(settings.model_fields_set), bounds=_bounds(), change=change
+    )
+
+
+@cache
+def _bounds() -> Mapping[str, Mapping[str, object]]:
+    """What each setting may be, as a JSON schema."""
+    properties: Mapping[str, Mapping[str, object]] = Settings.model_json_schema(by_alias=False)[
+        "properties"
+    ]
+    return properties
 
 
 def _limits(settings: Settings) -> Limits:

@@ -5,6 +5,7 @@ wins. What is missing or unsafe is refused at start, in one line that names the 
 """
 
 import hashlib
+from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,8 +15,10 @@ import orjson
 from pydantic import (
     AliasChoices,
     AliasGenerator,
+    ConfigDict,
     Field,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     field_validator,
 )
@@ -29,8 +32,14 @@ from routstr.gateways.lnurl import is_address
 
 PREFIX: Final = "ROUTSTR_"
 
+SECONDS_MAX: Final = 1_000_000_000  # 31 years: what is added to a time stays a time
+SATS_MAX: Final = 2_100_000_000_000_000
+
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(gt=0, le=SECONDS_MAX)]
+Sats = Annotated[int, Field(ge=0, le=SATS_MAX)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s<>\"']{1,500}$")]
 
 
 def _names(name: str) -> AliasChoices:
@@ -53,11 +62,11 @@ class Settings(BaseSettings):
     )
 
     # Who and where
-    name: str = Field(default="Routstr node", max_length=100)
+    name: str = Field(default="Routstr node", min_length=1, max_length=100)
     description: str = Field(default="Pay per request, with ecash.", max_length=1000)
-    npub: str | None = None
-    http_url: str | None = None
-    onion_url: str | None = None
+    npub: str | None = Field(default=None, pattern="^npub1[0-9a-z]{1,100}$")
+    http_url: Url | None = None
+    onion_url: Url | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
@@ -152,7 +161,7 @@ class Settings(BaseSettings):
     change_wait_s: Seconds = 5
 
     # Lightning and the operator's share
-    invoice_ttl_s: Positive = 3600
+    invoice_ttl_s: WholeSeconds = 3600
     invoices_every_s: Seconds = 2
     reconcile_every_s: Seconds = 3600
     payout_to: str | None = None
@@ -166,10 +175,18 @@ class Settings(BaseSettings):
     key_tokens_per_minute: int = Field(default=0, ge=0)
     key_concurrent_max: int = Field(default=0, ge=0)
 
+    # What may happen at all (SR-16); a ceiling of 0 is none
+    deposits: bool = True
+    spending: bool = True
+    withdrawals: bool = True
+    withdrawn_sats_per_hour_max: Sats = 0
+    wallet_sats_max: Sats = 0
+    needs_invite: bool = False
+
     # Keys, refunds, jobs
     sealed_key_ttl_s: Seconds = 72 * 3600
     token_credential_ttl_s: Seconds = 600
-    refund_ttl_seconds: Positive = 30 * 86_400
+    refund_ttl_seconds: WholeSeconds = 30 * 86_400
     operation_wait_s: Seconds = 25
     expire_every_s: Seconds = 10
     resume_every_s: Seconds = 5
@@ -195,9 +212,7 @@ class Settings(BaseSettings):
     @field_validator("cashu_mints", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return _parts(value)
 
     @field_validator("trusted_proxies", mode="after")
     @classmethod
@@ -212,18 +227,57 @@ class Settings(BaseSettings):
         return value.expanduser().absolute()
 
 
+def _parts(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
 def load_settings() -> Settings:
     """Read and check everything. Raises ConfigError: one line, the setting's name and why."""
     try:
         settings = Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).removeprefix(PREFIX).upper()
-        raise ConfigError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+        name = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
+        raise _refusal(name, error) from None
     if not settings.database_url:
         url = f"sqlite+aiosqlite:///{settings.data_dir / 'routstr.db'}"
         settings = settings.model_copy(update={"database_url": url})
     return settings
+
+
+def with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """These settings with some of them said anew, as text or as JSON, under the same rules.
+
+    Empty text and None are no value where a setting may have none. Raises ConfigError.
+    """
+    update = {name: _checked(name, value) for name, value in changes.items()}
+    changed = settings.model_copy(update=update)
+    if "cashu_mints" in changes:
+        changed = check_mints(changed)
+    return check_payout(changed) if "payout_to" in changes else changed
+
+
+def _checked(name: str, value: object) -> object:
+    field = Settings.model_fields[name]
+    if value == "" and field.default is None:
+        value = None
+    if name == "cashu_mints":
+        value = _parts(value)
+    kind = field.rebuild_annotation()
+    try:
+        if isinstance(value, bool) and field.annotation is not bool:
+            value = str(value).lower()  # true is a number to Python, and to nobody else
+        return TypeAdapter(kind, config=ConfigDict(hide_input_in_errors=True)).validate_python(
+            value
+        )
+    except ValidationError as error:
+        raise _refusal(name, error) from None
+
+
+def _refusal(name: str, error: ValidationError) -> ConfigError:
+    why = error.errors()[0]["msg"]
+    return ConfigError(f"{name.upper()}: {why[:1].lower()}{why[1:]}")
 
 
 def check_for_serving(settings: Settings) -> Settings:
@@ -239,9 +293,14 @@ def check_for_serving(settings: Settings) -> Settings:
             raise ConfigError("MODELS_FILE: without prices nothing can be sold")
     elif settings.models_file is not None:
         raise ConfigError("UPSTREAM_BASE_URL: name the API that serves the models of MODELS_FILE")
+    return check_payout(settings).model_copy(update={"upstream_base_url": base})
+
+
+def check_payout(settings: Settings) -> Settings:
+    """Where earnings go must be somewhere. Raises ConfigError."""
     if settings.payout_to and not is_address(settings.payout_to):
         raise ConfigError("PAYOUT_TO: not a Lightning address, which looks like you@example.com")
-    return settings.model_copy(update={"upstream_base_url": base})
+    return settings
 
 
 def check_mints(settings: Settings) -> Settings:

@@ -119,3 +119,8 @@ class Context:
     def switches(self) -> Switches:
         """What may happen now."""
         return self.live.now.switches
+
+    @property
+    def payable_mints(self) -> tuple[str, ...]:
+        """The mints that money may leave by: those it comes by, and those it once came by."""
+        return (*self.live.now.facts.mints, *self.live.now.former_mints)

@@ -67,7 +67,7 @@ async def pay_out(ctx: Context) -> int:
     """
     to, floor_msat = ctx.limits.payout_to, msat_from_unit(ctx.limits.payout_floor_sats, "sat")
     sent_msat = 0
-    for _ in ctx.facts.mints:  # what is beyond the coins of one mint, the next one may have
+    for _ in ctx.payable_mints:  # what is beyond the coins of one mint, the next one may have
         if not to or await profit_msat(ctx) < floor_msat:
             break
         try:

@@ -6,6 +6,7 @@ no answer of it has to fail.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -36,6 +37,15 @@ def allowed_mint(ctx: Context, text: str) -> str:
     if url not in ctx.facts.mints:
         raise UntrustedMint(details={"mints": list(ctx.facts.mints)})
     return url
+
+
+def payable_mint(ctx: Context, text: str) -> str:
+    """The same for money that goes out: also a mint whose ecash is not taken any more."""
+    with suppress(BadUrl):
+        url = canonical_mint_url(text, allow_loopback_http=ctx.facts.allow_loopback_http)
+        if url in ctx.payable_mints:
+            return url
+    return allowed_mint(ctx, text)
 
 
 async def known_mint(ctx: Context, url: str, *, since_s: float | None = None) -> MintRow:

@@ -17,6 +17,10 @@ class Ration:
         self._now_s = now_s
         self._events: dict[str, list[float]] = {}
 
+    def allow(self, events_max: int, *, window_s: float) -> None:
+        """From now on so many within so long."""
+        self._events_max, self._window_s = events_max, window_s
+
     def note(self, key: str) -> None:
         """One more."""
         self._events[key] = [*self._recent(key), self._now_s()]

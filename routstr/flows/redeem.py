@@ -56,7 +56,9 @@ async def redeem(ctx: Context) -> Redeemed:
 
     The mints are asked for their keysets on the way, so that it is known which still answer.
     """
-    found = await asyncio.gather(*(redeem_at(ctx, url) for url in ctx.facts.mints))
+    former = [url for url in ctx.live.now.former_mints if await _locked(ctx, url)]
+    urls = (*ctx.facts.mints, *former)
+    found = await asyncio.gather(*(redeem_at(ctx, url) for url in urls))
     return sum(found, Redeemed())
 
 

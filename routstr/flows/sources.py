@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from routstr.errors import MintShort, MintUnreachable, RoutstrError, UntrustedMint
 from routstr.flows.context import Context
-from routstr.flows.mints import allowed_mint
+from routstr.flows.mints import payable_mint
 from routstr.ledger.reads import refund_sources
 
 ResultT = TypeVar("ResultT")
@@ -29,9 +29,9 @@ async def sources_of(ctx: Context, key_id: str, mint_url: str | None) -> list[So
         pairs = await refund_sources(connection, key_id)
     known = [Source(mint_url=url, unit=unit) for url, unit in pairs]
     if mint_url is None:
-        allowed = [source for source in known if source.mint_url in ctx.facts.mints]
+        allowed = [source for source in known if source.mint_url in ctx.payable_mints]
         return allowed or [Source(mint_url=url, unit="sat") for url in ctx.facts.mints]
-    url = allowed_mint(ctx, mint_url)
+    url = payable_mint(ctx, mint_url)
     return [source for source in known if source.mint_url == url] or [
         Source(mint_url=url, unit="sat")
     ]

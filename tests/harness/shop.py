@@ -31,7 +31,6 @@ from routstr.flows.context import Context, MintShelf
 from routstr.flows.exchange import Exchange
 from routstr.flows.house.passwords import Passwords
 from routstr.flows.limits import Limits, NodeFacts
-from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
 from routstr.gateways.addresses import OutsideHttp
@@ -48,6 +47,7 @@ from routstr.web.routes import install_doors
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
 from tests.harness.funding import FundedKey, assert_books_are_clean, funded_key
+from tests.harness.live import live_of
 from tests.harness.receipts import assert_receipts_are_sound
 
 WAIT_S: Final = 10.0
@@ -271,9 +271,7 @@ async def _context(
             new_id=_new_id,
             new_api_key=lambda: f"sk-{secrets.token_hex(32)}",
             owner="shop",
-            live=Live(
-                InForce(limits=replace(_default_limits(), **limits), facts=replace(_FACTS, **facts))
-            ),
+            live=live_of(replace(_default_limits(), **limits), replace(_FACTS, **facts)),
             tasks=TaskOwner(),
             holds=RunningHolds(),
             shelf=MintShelf(),

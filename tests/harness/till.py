@@ -29,7 +29,6 @@ from routstr.flows.catalog import Catalog
 from routstr.flows.context import Context, Failpoint, MintShelf
 from routstr.flows.keys import Created, Terms, create_key, topup
 from routstr.flows.limits import Limits, NodeFacts
-from routstr.flows.live import InForce, Live
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.resume import resume
 from routstr.flows.tasks import RunningHolds, TaskOwner
@@ -48,6 +47,7 @@ from routstr.ledger.tables import metadata
 from routstr.ledger.vault import Vault
 from tests.fakes.mint import FakeMint
 from tests.harness.clock import MovableClock
+from tests.harness.live import live_of
 from tests.harness.shop import CHAT_MODEL, CHEAP, Marks, upstream_at
 
 WAIT_S: Final = 10.0
@@ -211,11 +211,8 @@ async def open_context(
             **parts,
             lnurl=LnurlClient(outside or OutsideHttp()),
             owner=owner,
-            live=Live(
-                InForce(
-                    limits=replace(default_limits(), **limits),
-                    facts=replace(FACTS, mints=tuple(mint_urls)),
-                )
+            live=live_of(
+                replace(default_limits(), **limits), replace(FACTS, mints=tuple(mint_urls))
             ),
             failpoint=failpoint or Marks(),
             passwords=CHEAP,

@@ -166,6 +166,7 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "reconcile",
         "refill",
         "refresh",
+        "follow",
         "backup",
         "withdrawals",
         "expire-keys",

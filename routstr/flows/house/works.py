@@ -19,6 +19,7 @@ from routstr.flows.expire import expire, prune
 from routstr.flows.house.backup import backup_regularly
 from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
 from routstr.flows.house.rollup import ROLLUP_EVERY_S, rollup
+from routstr.flows.house.settings import FOLLOW_S, follow
 from routstr.flows.house.unclaimed import WITHDRAWALS_JOB, foresee_withdrawals, withdrawals
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.limits import Limits
@@ -108,6 +109,10 @@ async def _refresh(ctx: Context) -> tuple[bool, Result]:
     return not refreshed.silent, {"sold": refreshed.sold, "not_sold": refreshed.not_sold}
 
 
+async def _follow(ctx: Context) -> tuple[bool, Result]:
+    return True, {"changed": await follow(ctx)}
+
+
 async def _prune(ctx: Context) -> tuple[bool, Result]:
     return True, {"erased": await prune(ctx)}
 
@@ -172,6 +177,13 @@ WORKS: Final = (
         says="Asks for the exchange rate and the upstreams' models, and makes the prices anew.",
         every="refresh_every_s",
         run=_refresh,
+        is_shared=False,
+    ),
+    Work(
+        name="follow",
+        says="Puts in force what was changed in another process of this node.",
+        every=FOLLOW_S,
+        run=_follow,
         is_shared=False,
     ),
     Work(
