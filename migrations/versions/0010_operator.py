@@ -37,6 +37,17 @@ def upgrade() -> None:
     op.create_index("ix_admin_session_expires_at", "admin_session", ["expires_at"])
     op.add_column("invite", sa.Column("note", sa.Text(), nullable=True))
     op.add_column("invite", sa.Column("uses", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column(
+        "withdrawal",
+        sa.Column("is_change", sa.Boolean(), nullable=False, server_default=sa.text("false")),
+    )
+    op.create_index(
+        "ix_withdrawal_created_at_left",
+        "withdrawal",
+        ["created_at"],
+        postgresql_where=sa.text("NOT is_change"),
+        sqlite_where=sa.text("NOT is_change"),
+    )
     op.create_table(
         "admin_action",
         sa.Column("id", ROW_NUMBER, nullable=False),
@@ -126,6 +137,8 @@ def downgrade() -> None:
         op.drop_table(table)
     for table in ("job_history", "login_throttle", "admin_action"):
         op.drop_table(table)
+    op.drop_index("ix_withdrawal_created_at_left", table_name="withdrawal")
+    op.drop_column("withdrawal", "is_change")
     for name in ("uses", "note"):
         op.drop_column("invite", name)
     op.drop_index("ix_admin_session_expires_at", table_name="admin_session")

@@ -84,8 +84,9 @@ async def issue_change(
     mint's whole patience. Raises what `withdraw` raises.
     """
     wish = Wish(
-        mint_url=mint_url if mint_url in ctx.facts.mints else None,
+        mint_url=mint_url if mint_url in ctx.payable_mints else None,
         idempotency_key="change",
+        is_change=True,
     )
     account = KeyRef(id=account_id)
     for _ in range(REFILLS_MAX):

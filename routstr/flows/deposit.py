@@ -30,6 +30,7 @@ from routstr.flows.mints import (
     split_on,
     unreachable,
 )
+from routstr.flows.operate import check_deposits
 from routstr.flows.redeem import redeem_soon
 from routstr.flows.swap import (
     DOUBTFUL,
@@ -142,7 +143,18 @@ def preview_of(text: str) -> str:
     return f"{text[:7]}...{text[-4:]}"
 
 
+async def check_new(ctx: Context, token: Token) -> None:
+    """Raises Paused for a token never seen, while the operator lets no more money in."""
+    if ctx.switches.deposits and not ctx.switches.wallet_sats_max:
+        return
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    if known is None:
+        await check_deposits(ctx, msat_from_unit(token.amount, token.unit))
+
+
 async def _receive(ctx: Context, token: Token, intent: Intent) -> Received:
+    await check_new(ctx, token)
     received = await _accept_locked(ctx, token, intent)
     if received is not None:
         return received

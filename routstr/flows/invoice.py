@@ -36,6 +36,7 @@ from routstr.flows.deposit import new_key
 from routstr.flows.keys import Terms
 from routstr.flows.minting import mint_paid
 from routstr.flows.mints import active_keyset, known_mint, split_on
+from routstr.flows.operate import check_deposits
 from routstr.gateways.mint import MintQuote, QuoteState
 from routstr.gateways.mint_failure import MintLimited, MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
@@ -113,10 +114,11 @@ async def create_invoice(ctx: Context, wish: InvoiceWish) -> Invoiced:
     """An invoice of the first mint that gives a good one.
 
     Raises LightningMintUnreachable or LightningMintRateLimited when none does, Overloaded while
-    too many wait to be paid, and InvalidParameter for the terms.
+    too many wait to be paid, Paused, and InvalidParameter for the terms.
     """
     now = ctx.clock.now()
     wish.terms.check(now)
+    await check_deposits(ctx, msat_from_unit(wish.amount_sat, UNIT))
     async with ctx.database.reading() as connection:
         payable_max = PAYABLE_MAX if wish.target is None else 2 * PAYABLE_MAX
         if await payable_invoices(connection, now) >= payable_max:

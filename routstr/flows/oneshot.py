@@ -35,7 +35,7 @@ from routstr.flows.change import (
     still_pending,
 )
 from routstr.flows.context import Context
-from routstr.flows.deposit import Intent, receive
+from routstr.flows.deposit import Intent, check_new, receive
 from routstr.flows.exchange import Exchange, OneShot
 from routstr.flows.mints import fees_ppk, remembered_mint
 from routstr.flows.tokens import read_token
@@ -59,7 +59,7 @@ async def check_payment(ctx: Context, text: str, quote: Quote) -> Token:
     """Judge a token brought for one request; asks no mint.
 
     Raises InvalidToken, TokenZeroValue, UntrustedMint; Pending and TokenAlreadySpent for one that
-    was brought before; MinimumBalanceRequired for one that pays for no answer.
+    was brought before; Paused; MinimumBalanceRequired for one that pays for no answer.
     """
     token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
     if ctx.limits.p2pk_lock == "require" and not _is_locked(token):
@@ -68,6 +68,7 @@ async def check_payment(ctx: Context, text: str, quote: Quote) -> Token:
         known = await find_deposit(connection, token.ys())
     if known is not None:
         raise await _known_already(ctx, known)
+    await check_new(ctx, token)
     await _check_worth(ctx, token, quote)
     return token
 

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from routstr.core.money import msat_from_unit
 from routstr.errors import Paused, RoutstrError
 from routstr.flows.context import Context
 from routstr.ledger.catalog import TakeJob
 from routstr.ledger.job_runs import EndRun, Run
 from routstr.ledger.reads import JobView, is_reachable, last_job
+from routstr.ledger.reads_wallet import held_at_mints_msat
 
 AUDIT_JOB: Final = "audit"
 PRICES: Final = "prices"
-TELLING: Final = frozenset({AUDIT_JOB, PRICES})  # refunds and deposits go on all the same
+PAUSED: Final = "paused"
+TELLING: Final = frozenset({AUDIT_JOB, PRICES, PAUSED})  # all else goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,8 @@ async def readiness(ctx: Context) -> Readiness:
         "ledger": "ok" if ctx.ledger.is_serving else "stopping",
         PRICES: "the exchange rate is not known" if ctx.catalog.has_old_prices else "ok",
     }
+    if ctx.switches.paused:
+        checks[PAUSED] = ", ".join(ctx.switches.paused)
     try:
         async with ctx.database.reading() as connection:
             reachable = await is_reachable(connection)
@@ -56,12 +61,47 @@ def _said_of(audit: JobView | None) -> str:
     return f"broken: {', '.join(sorted(breaches))}" if isinstance(breaches, dict) else "failed"
 
 
-async def check_not_paused(ctx: Context) -> None:
-    """Raises Paused while the last audit found the books broken: nothing more leaves the node."""
+async def check_not_paused(ctx: Context, *, is_change: bool = False) -> None:
+    """Raises Paused while nothing may leave the node: by the operator, or the books are broken.
+
+    Change of a request is never kept back by the operator's switch.
+    """
+    if not (ctx.switches.withdrawals or is_change):
+        raise Paused("The operator has paused withdrawals; your balance is safe. Try again later.")
     async with ctx.database.reading() as connection:
         audit = await last_job(connection, AUDIT_JOB)
     if audit is not None and audit.ok is False and audit.result:
         raise Paused("Withdrawals are paused until the operator has looked at the books.")
+
+
+def hourly_msat_max(ctx: Context) -> int:
+    """The most that may leave in any hour; 0 is no limit."""
+    return msat_from_unit(ctx.switches.withdrawn_sats_per_hour_max, "sat")
+
+
+def check_spending(ctx: Context) -> None:
+    """Raises Paused while the operator lets no new request begin."""
+    if not ctx.switches.spending:
+        raise Paused("The operator has paused new requests; nothing was charged. Try again later.")
+
+
+async def check_deposits(ctx: Context, amount_msat: int) -> None:
+    """Raises Paused while that much may not come in: by the operator, or the wallet is full.
+
+    For what is new: money on its way was let in before.
+    """
+    if not ctx.switches.deposits:
+        raise Paused("The operator has paused deposits; nothing was taken. Try again later.")
+    ceiling_sat = ctx.switches.wallet_sats_max
+    if not ceiling_sat:
+        return
+    async with ctx.database.reading() as connection:
+        held_msat = await held_at_mints_msat(connection)
+    if held_msat + amount_msat > msat_from_unit(ceiling_sat, "sat"):
+        raise Paused(
+            "The node holds as much ecash as its operator allows; nothing was taken. Try again"
+            " later, or with less."
+        )
 
 
 async def take_job(ctx: Context, name: str, *, lease_s: float, at_start: bool = False) -> bool:

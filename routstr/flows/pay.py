@@ -22,7 +22,7 @@ from routstr.errors import (
 from routstr.flows.context import Context
 from routstr.flows.melt import drive_melt
 from routstr.flows.offers import Bill, Offer, PayWish, make_offer, read_invoice, with_bill
-from routstr.flows.operate import check_not_paused
+from routstr.flows.operate import check_not_paused, hourly_msat_max
 from routstr.flows.refunds import (
     claim_operation,
     read_payment,
@@ -176,6 +176,7 @@ async def _begin(
                 payment_hash=bill.invoice.payment_hash,
             ),
             empties=wish.empties,
+            hourly_msat_max=hourly_msat_max(ctx),
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             idempotency_key=wish.idempotency_key,

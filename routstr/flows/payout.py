@@ -12,8 +12,8 @@ from typing import Final
 from routstr.core.money import msat_from_unit, unit_from_msat
 from routstr.errors import InsufficientBalance, MintShort, MintUnreachable, ProfitTooSmall
 from routstr.flows.context import Context
-from routstr.flows.mints import active_keyset, allowed_mint, known_mint
-from routstr.flows.operate import check_not_paused
+from routstr.flows.mints import active_keyset, known_mint, payable_mint
+from routstr.flows.operate import check_not_paused, hourly_msat_max
 from routstr.flows.withdraw import REFUSED, WithdrawalView, drive_withdrawal
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.book import KeyRef
@@ -79,7 +79,7 @@ async def send_all_profit(
 
 async def _pots(ctx: Context, mint_url: str | None) -> list[Pot]:
     """The fullest first."""
-    urls = ctx.facts.mints if mint_url is None else (allowed_mint(ctx, mint_url),)
+    urls = ctx.payable_mints if mint_url is None else (payable_mint(ctx, mint_url),)
     async with ctx.database.reading() as connection:
         held = await coins(connection)
     pots = [
@@ -180,6 +180,7 @@ async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withd
             goal=ctx.limits.float_goal(keyset.keys),
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
+            hourly_msat_max=hourly_msat_max(ctx),
         )
     )
 

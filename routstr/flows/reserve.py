@@ -38,8 +38,8 @@ async def reserve(
 
     With a claim that another request has, its answer. Raises what `Reserve` refuses with:
     InvalidApiKey, KeyRevoked, KeyExpired, ModelNotAllowed, RateLimited, InsufficientBalance,
-    BalanceLimitExceeded, Overloaded; ServiceUnavailable when the database does not answer; with a
-    claim what `hold_once` raises.
+    BalanceLimitExceeded, Overloaded, Paused; ServiceUnavailable when the database does not answer;
+    with a claim what `hold_once` raises.
     """
     command = Reserve(
         hold_id=exchange.request_id,
@@ -52,6 +52,7 @@ async def reserve(
         owner=ctx.owner,
         lease_s=ctx.limits.hold_lease_s,
         rates=ctx.limits.rates,
+        is_paused=not ctx.switches.spending,  # a repeat still gets the answer there is
     )
     ctx.failpoint("forward.before_reserve")
     if claim is None:

@@ -25,7 +25,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.mints import active_keyset, known_mint, remembered_mint
-from routstr.flows.operate import check_not_paused
+from routstr.flows.operate import check_not_paused, hourly_msat_max
 from routstr.flows.refunds import (
     claim_operation,
     read_withdrawal,
@@ -70,10 +70,12 @@ class Wish:
 
     `at_once` is content with what the purse has: MintShort where a mint would have to be asked.
     `if_expired` is the node's own wish for a key that has: InvalidParameter for one that has not.
+    What `is_change` of a request goes out whatever the operator has paused.
     """
 
     amount_sat: int | None = None
     at_once: bool = False
+    is_change: bool = False
     mint_url: str | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
@@ -90,7 +92,7 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
 
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
-    await check_not_paused(ctx)
+    await check_not_paused(ctx, is_change=wish.is_change)
     key = await refundable_key(ctx, caller)
     sources = await sources_of(ctx, key.id, wish.mint_url)
     caller = KeyRef(id=key.id)
@@ -172,6 +174,8 @@ async def _begin(
             fingerprint=wish.fingerprint,
             at_once=wish.at_once,
             if_expired=wish.if_expired,
+            is_change=wish.is_change,
+            hourly_msat_max=hourly_msat_max(ctx),
         )
     )
 

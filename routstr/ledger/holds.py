@@ -11,7 +11,7 @@ from typing import Final
 
 from routstr.core.hold import Charge, HoldEvent, HoldState, charge, move
 from routstr.core.quota import UNLIMITED, Rates, RateView
-from routstr.errors import NotFound, Overloaded
+from routstr.errors import NotFound, Overloaded, Paused
 from routstr.ledger import allowance
 from routstr.ledger.allowance import Parties, parties_of, parties_to
 from routstr.ledger.book import Account, Book, HoldRow, KeyRef
@@ -65,7 +65,8 @@ class Reserve(Command[Hold]):
 
     Looks the key up itself, so that authentication and reservation are one trip. `rates` are the
     node's limits, for keys without their own. Refuses with InvalidApiKey, KeyRevoked, KeyExpired,
-    ModelNotAllowed, RateLimited, InsufficientBalance, BalanceLimitExceeded or Overloaded.
+    ModelNotAllowed, RateLimited, InsufficientBalance, BalanceLimitExceeded or Overloaded; with
+    `is_paused` every new one with Paused.
     """
 
     hold_id: str
@@ -78,6 +79,7 @@ class Reserve(Command[Hold]):
     owner: str
     lease_s: float
     rates: Rates = UNLIMITED
+    is_paused: bool = False
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -105,6 +107,8 @@ class Reserve(Command[Hold]):
             return self._hold(
                 parties, existing.amount_msat, free_msat + existing.amount_msat, rates
             )
+        if self.is_paused:
+            raise Paused("The operator has paused new requests; nothing was charged.")
         allowance.check_permission(parties, self.model_id, book.now)
         rates = allowance.check_rates(parties, self.rates, book.now)
         amount_msat = min(self.wanted_msat, free_msat)

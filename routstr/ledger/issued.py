@@ -2,20 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, Literal
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import and_, func, insert, select, text, update
 
 from routstr.core.money import msat_from_unit
 from routstr.ecash.proof import Proof
 from routstr.ecash.token import Token, encode_token_v4
-from routstr.errors import IdempotencyMismatch
+from routstr.errors import IdempotencyMismatch, Paused
 from routstr.ledger.book import Account
 from routstr.ledger.commands import LostRace, Transaction
 from routstr.ledger.sagas import OPERATION, Operation, OperationState, load_operation
 from routstr.ledger.tables import Withdrawal, table_of
 
 WITHDRAWAL = table_of(Withdrawal)
+
+HOUR: Final = timedelta(hours=1)
+HOUR_AGAIN_S: Final = 300
+HOUR_LOCK: Final = text("SELECT pg_advisory_xact_lock(7235413)")
+NOT_CHANGE: Final = text("NOT withdrawal.is_change")  # to the letter as the index has it
+LEFT: Final = WITHDRAWAL.c.amount + WITHDRAWAL.c.fee_amount - WITHDRAWAL.c.fee_returned
 
 WithdrawalStatus = Literal["pending", "completed", "failed", "claimed", "reclaimed"]
 Way = Literal["token", "lightning"]
@@ -71,12 +78,19 @@ class Debit:
     payment_hash: str | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    is_change: bool = False
+    hourly_msat_max: int = 0
 
 
 async def post_debit(transaction: Transaction, account: Account, debit: Debit) -> Account:
-    """Write the withdrawal's row, and what it takes from the balance: the amount, and the fee."""
+    """Write the withdrawal's row, and what it takes from the balance: the amount, and the fee.
+
+    Raises Paused when more would leave within an hour than `hourly_msat_max`, if that is not 0.
+    """
     amount_msat = msat_from_unit(debit.amount, debit.unit)
     fee_msat = msat_from_unit(debit.fee_amount, debit.unit)
+    if debit.hourly_msat_max and not debit.is_change:
+        await _check_hour(transaction, amount_msat + fee_msat, debit.hourly_msat_max)
     now = transaction.book.now
     recipient = None
     if debit.recipient is not None:
@@ -101,6 +115,7 @@ async def post_debit(transaction: Transaction, account: Account, debit: Debit) -
             retry_count=0,
             idempotency_key=debit.idempotency_key,
             fingerprint=debit.fingerprint,
+            is_change=debit.is_change,
         )
     )
     post = transaction.book.post
@@ -111,6 +126,36 @@ async def post_debit(transaction: Transaction, account: Account, debit: Debit) -
             account, -fee_msat, "fee", f"withdrawal-fee:{debit.withdrawal_id}", description=fee
         )
     return account
+
+
+async def lock_hour(transaction: Transaction, hourly_msat_max: int) -> None:
+    """Let no two processes use the same room of an hour; before coins are drawn, as all do.
+
+    SQLite has one writer.
+    """
+    if hourly_msat_max and transaction.dialect == "postgresql":
+        await transaction.connection.execute(HOUR_LOCK)
+
+
+async def _check_hour(transaction: Transaction, more_msat: int, most_msat: int) -> None:
+    """Raises Paused when the hour has no room for that.
+
+    Change of requests does not count, nor what came back.
+    """
+    since = transaction.book.now - HOUR
+    gone_msat = await transaction.connection.scalar(
+        select(func.coalesce(func.sum(LEFT), 0)).where(
+            NOT_CHANGE,
+            WITHDRAWAL.c.created_at > since,
+            WITHDRAWAL.c.status.not_in(("failed", "reclaimed")),
+        )
+    )
+    if int(gone_msat or 0) + more_msat > most_msat:
+        raise Paused(
+            "As much has left this node in the last hour as its operator allows; your balance is"
+            " safe. Try again later, or with less.",
+            retry_after_s=HOUR_AGAIN_S,
+        )
 
 
 async def existing_withdrawal(

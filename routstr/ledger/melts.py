@@ -29,6 +29,7 @@ from routstr.ledger.issued import (
     Withdrawing,
     existing_withdrawal,
     finish_withdrawal,
+    lock_hour,
     post_debit,
     view_withdrawal,
 )
@@ -72,7 +73,8 @@ class BeginMelt(RowCommand[Withdrawing]):
     """Debit a key for an invoice, its fee reserve and the mint's fee, and prepare the melt.
 
     Refuses with InvalidApiKey, InsufficientBalance, RequestsInFlight (emptying while holds exist),
-    IdempotencyMismatch, MintShort, InvalidInvoice (another key's payment). The same idempotency
+    IdempotencyMismatch, MintShort, InvalidInvoice (another key's payment), Paused when the hour
+    has no room for it. The same idempotency
     key, or an invoice this key is paying or has paid, yields the withdrawal there is.
     """
 
@@ -84,6 +86,7 @@ class BeginMelt(RowCommand[Withdrawing]):
     lease_s: float
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    hourly_msat_max: int = 0
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -106,6 +109,7 @@ class BeginMelt(RowCommand[Withdrawing]):
         await self._check_unpaid(transaction, account)
         if self.empties and account.reserved_msat:
             raise RequestsInFlight
+        await lock_hour(transaction, self.hourly_msat_max)
         drawn = await self._draw(transaction, account)
         account = await self._debit(transaction, account, drawn)
         operation = await self._prepare(transaction, drawn)
@@ -156,6 +160,7 @@ class BeginMelt(RowCommand[Withdrawing]):
             payment_hash=terms.payment_hash,
             idempotency_key=self.idempotency_key,
             fingerprint=self.fingerprint,
+            hourly_msat_max=self.hourly_msat_max,
         )
         return await post_debit(transaction, account, debit)
 

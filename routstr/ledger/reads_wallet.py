@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import select, text
 
+from routstr.core.money import msat_from_unit
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.columns import as_time
 from routstr.ledger.engine import ReadConnection
@@ -83,6 +84,14 @@ async def house_money(connection: ReadConnection) -> HouseMoney:
         pending_msat=int(owed.pending),
         surplus_msat=int(surplus),
         taken_msat=int(owed.owner),
+    )
+
+
+async def held_at_mints_msat(connection: ReadConnection) -> int:
+    """What the node holds at all its mints together, what is under way there included."""
+    return sum(
+        msat_from_unit(each.unspent + each.reserved + each.locked, each.unit)
+        for each in await coins(connection)
     )
 
 

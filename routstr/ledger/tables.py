@@ -203,6 +203,7 @@ class Withdrawal(Row, table=True):
     """Money given out for a balance: a token, readable until spent or reclaimed, or a payment.
 
     `fee_returned` is what of `fee_amount`, a payment's reserve, was not needed and came back.
+    `is_change`: what was left of a request that a token paid for.
     """
 
     __tablename__ = "withdrawal"
@@ -214,6 +215,12 @@ class Withdrawal(Row, table=True):
             name="status_known",
         ),
         CheckConstraint("way IN ('token', 'lightning')", name="way_known"),
+        Index(
+            "ix_withdrawal_created_at_left",
+            "created_at",
+            postgresql_where=text("NOT is_change"),
+            sqlite_where=text("NOT is_change"),
+        ),
     )
     id: str = Field(primary_key=True, sa_type=Text)
     api_key_id: str = Field(foreign_key="apikey.id", index=True, sa_type=Text)
@@ -221,6 +228,7 @@ class Withdrawal(Row, table=True):
     amount: int = Field(sa_type=Money)
     fee_amount: int = Field(default=0, sa_type=Money)
     fee_returned: int = Field(default=0, sa_type=Money, sa_column_kwargs={"server_default": "0"})
+    is_change: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     recipient: str | None = Field(default=None, sa_type=SealedText)
     payment_hash: str | None = Field(default=None, index=True, sa_type=Text)
     preimage: str | None = Field(default=None, sa_type=SealedText)

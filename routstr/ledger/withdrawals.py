@@ -35,6 +35,7 @@ from routstr.ledger.issued import (
     Withdrawing,
     existing_withdrawal,
     finish_withdrawal,
+    lock_hour,
     post_debit,
     seal_token,
     view_withdrawal,
@@ -60,8 +61,9 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     """Debit a key and give out ecash of one mint; `amount` is in its unit, None empties the key.
 
     Refuses with InvalidApiKey, NoBalance, BalanceTooSmall, RequestsInFlight (emptying while holds
-    exist), InsufficientBalance, InvalidParameter, IdempotencyMismatch, MintShort. The same
-    idempotency key yields the withdrawal there is. With `if_expired` only a key that has.
+    exist), InsufficientBalance, InvalidParameter, IdempotencyMismatch, MintShort, and Paused when
+    the hour has no room for it. The same idempotency key yields the withdrawal there is. With
+    `if_expired` only a key that has.
     """
 
     withdrawal_id: str
@@ -78,6 +80,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     fingerprint: str | None = None
     at_once: bool = False
     if_expired: bool = False
+    is_change: bool = False
+    hourly_msat_max: int = 0
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -99,6 +103,7 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
         if self.if_expired and not account.has_expired(transaction.book.now):
             raise InvalidParameter("The key has not expired.", param="expires_at")
         self._check(account)
+        await lock_hour(transaction, 0 if self.is_change else self.hourly_msat_max)
         lasting, _ = await look(transaction, self.mint_id, self.unit, lasting=True)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)
         exact = choose_exact(lasting, wanted, proofs_max=PROOFS_MAX)
@@ -210,6 +215,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
             sealed_token=token,
             idempotency_key=self.idempotency_key,
             fingerprint=self.fingerprint,
+            is_change=self.is_change,
+            hourly_msat_max=self.hourly_msat_max,
         )
         return await post_debit(transaction, account, debit)
 

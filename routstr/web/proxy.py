@@ -32,6 +32,7 @@ from routstr.flows.catalog import Route as PricedRoute
 from routstr.flows.context import Context
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
+from routstr.flows.operate import check_spending
 from routstr.flows.purchase import Purchase
 from routstr.flows.repeat import claim_of, idempotency_key
 from routstr.flows.road import begin, forwardable
@@ -80,6 +81,8 @@ class ProxyEndpoint:
         check_media(headers, sale.dialect)
         payment = headers.get(PAYMENT)
         repeat = None if payment else idempotency_key(ctx, headers)
+        if repeat is None:
+            check_spending(ctx)
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
             shown = None if payment else shown_credential(ctx, headers)  # who

@@ -2,13 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from routstr.core.hold import HoldState
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
-from routstr.errors import InsufficientBalance, MintShort, Overloaded, TokenAlreadySpent
+from routstr.errors import (
+    InsufficientBalance,
+    MintShort,
+    Overloaded,
+    Paused,
+    TokenAlreadySpent,
+)
 from routstr.ledger.catalog import TakeJob
 from routstr.ledger.deposits import Begun
 from routstr.ledger.executor import ExecutorLimits
@@ -16,6 +23,7 @@ from routstr.ledger.holds import Expire
 from routstr.ledger.issued import Withdrawing
 from routstr.ledger.leases import Claim
 from routstr.ledger.sagas import MarkSent
+from routstr.ledger.withdrawals import BeginWithdrawal
 from tests.ledger.node import Node, credit_command, new_key, reserve, running_node
 
 Pair = tuple[Node, Node]
@@ -105,6 +113,22 @@ async def test_withdrawals_at_once_never_share_a_coin(pair: Pair) -> None:
             secrets += [str(proof["secret"]) for proof in each.operation.inputs]
     assert len(given) >= 8
     assert len(secrets) == len(set(secrets))
+    await pair[0].assert_sound()
+
+
+async def test_no_more_leaves_in_an_hour_than_may_whoever_asks(pair: Pair) -> None:
+    keys = [await pair[0].open_key(f"k{n}") for n in range(8)]
+    for n, key in enumerate(keys):
+        await pair[0].fund(key, [1] * 5, salt=f"s{n}")
+
+    def one_sat(n: int) -> BeginWithdrawal:
+        return replace(pair[n % 2].withdraw(f"w{n}", keys[n % 8], 1), hourly_msat_max=10_000)
+
+    results = await asyncio.gather(
+        *(pair[n % 2].ledger.submit(one_sat(n)) for n in range(32)), return_exceptions=True
+    )
+    assert len([each for each in results if isinstance(each, Withdrawing)]) == 10
+    assert {type(each) for each in results if isinstance(each, BaseException)} == {Paused}
     await pair[0].assert_sound()
 
 
