@@ -83,6 +83,13 @@ async def refresh(ctx: Context, *, asks_all: bool = False) -> Refreshed:
     ]
     heard = await asyncio.gather(*(ask_models(ctx, row) for row in due))
     silent = {row.slug: why for row, why in zip(due, heard, strict=True) if why is not None}
+    await follow(ctx)
+    picture = ctx.catalog.picture
+    return Refreshed(sold=len(picture.listings), not_sold=len(picture.not_sold), silent=silent)
+
+
+async def follow(ctx: Context) -> None:
+    """Put in force what is stored, if it has changed since; nobody is asked."""
     async with ctx.database.reading() as connection:
         stamp = (
             await models_stamp(connection),
@@ -93,8 +100,6 @@ async def refresh(ctx: Context, *, asks_all: bool = False) -> Refreshed:
     if stamp != ctx.catalog.stamp:
         await _show_and_keep(ctx, await read_stored(ctx))
         ctx.catalog.stamp = stamp
-    picture = ctx.catalog.picture
-    return Refreshed(sold=len(picture.listings), not_sold=len(picture.not_sold), silent=silent)
 
 
 async def read_stored(ctx: Context) -> Stored:

@@ -42,7 +42,8 @@ _SOMEWHERE: Final = "https://some.example"
 class UpstreamWish:
     """What the operator says of an upstream; None leaves it as it is, or at its default.
 
-    One that `is_local` is on his own network: it may be plain http, and nothing else is called.
+    One that `is_local` is on his own network: it may be plain http, and nothing else is called. No
+    `paths` at all are those of its kind.
     """
 
     provider_type: str | None = None
@@ -138,7 +139,10 @@ def _settings(wish: UpstreamWish, known: Mapping[str, object]) -> dict[str, obje
     if wish.paths is not None:
         if set(wish.paths) - EVERY_PATH:
             raise InvalidParameter(f"Paths are {', '.join(sorted(EVERY_PATH))}.", param="paths")
-        settings["paths"] = sorted(wish.paths)
+        if wish.paths:
+            settings["paths"] = sorted(wish.paths)
+        else:
+            settings.pop("paths", None)
     return settings
 
 

@@ -62,6 +62,22 @@ def clock(unix_s: int) -> str:
     return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M}"
 
 
+def dollars(text: str) -> str:
+    """A decimal with its whole part grouped: `97250.5` as `97 250.5`."""
+    whole, point, rest = text.partition(".")
+    return f"{grouped(int(whole))}{point}{rest}" if whole.isdigit() else text
+
+
+def bare_sats(amount_msat: int) -> str:
+    """An amount in sats as a form takes it back: `1234.5`."""
+    return sats(amount_msat).replace(THIN, "")
+
+
+def host(url: str) -> str:
+    """A URL without what every one has: `mint.example.com/path`."""
+    return url.partition("://")[2].rstrip("/") or url
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "grouped": grouped,
     "sats": sats,
@@ -70,5 +86,8 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "ago": ago,
     "lasting": lasting,
     "clock": clock,
+    "dollars": dollars,
+    "bare_sats": bare_sats,
+    "host": host,
     "qr": qr,
 }
