@@ -52,6 +52,16 @@ async def audit(ctx: Context, *, full: bool, deep: bool, is_running: bool = True
     return replace(report, mints=mints, ok=report.ok and all(each.ok for each in mints))
 
 
+def told(report: AuditReport) -> dict[str, object]:
+    """What is kept of a report: the breaches, and ids of examples, by invariant."""
+    broken = [each for each in report.invariants if each.breaches]
+    return {
+        "breaches": {each.name: each.breaches for each in broken},
+        "examples": {each.name: list(each.examples) for each in broken if each.examples},
+        "full": report.full,
+    }
+
+
 async def _last_clean(ctx: Context) -> datetime | None:
     async with ctx.database.reading() as connection:
         job = await last_job(connection, AUDIT_JOB)

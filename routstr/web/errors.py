@@ -34,6 +34,7 @@ from routstr.errors import (
     UnsupportedMediaType,
 )
 from routstr.flows.oneshot import MinimumBalanceRequired
+from routstr.web.pages.mishap import page_of
 from routstr.web.scope import request_id_of
 
 log = structlog.get_logger()
@@ -91,7 +92,10 @@ def error_response(error: RoutstrError, *, request_id: str, path: str) -> Respon
 
 
 def answer_error(request: Request, error: RoutstrError) -> Response:
-    """The answer to `request`."""
+    """The answer to `request`: the envelope, and on the dashboard a page."""
+    for_people = page_of(request, error)
+    if for_people is not None:
+        return for_people
     path = str(request.scope["path"])
     return error_response(error, request_id=request_id_of(request.scope), path=path)
 

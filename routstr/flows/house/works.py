@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from routstr.flows.audit import audit
+from routstr.flows.audit import audit, told
 from routstr.flows.context import Context
 from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire, prune
@@ -123,8 +123,7 @@ async def _forget(ctx: Context) -> tuple[bool, Result]:
 
 async def _audit(ctx: Context) -> tuple[bool, Result]:
     report = await audit(ctx, full=False, deep=False)
-    breached = {each.name: each.breaches for each in report.invariants if each.breaches}
-    return report.ok, {"breaches": breached}
+    return report.ok, told(report)
 
 
 WORKS: Final = (

@@ -47,11 +47,16 @@ def page(
 ) -> Response:
     """The rendered template as an answer that no cache keeps."""
     return Response(
-        _environment().get_template(template).render(values),
+        rendered(template, **values),
         status_code=status,
         media_type="text/html; charset=utf-8",
         headers={**HEADERS, "Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The template's text, with everything that is shown escaped."""
+    return _environment().get_template(template).render(values)
 
 
 def static_path(name: str) -> str:

@@ -2,7 +2,10 @@
 
 from fastapi import APIRouter
 
+from routstr.web.pages.admin_actions import router as actions_router
 from routstr.web.pages.admin_audit import router as audit_router
+from routstr.web.pages.admin_backups import router as backups_router
+from routstr.web.pages.admin_jobs import router as jobs_router
 from routstr.web.pages.admin_models import router as models_router
 from routstr.web.pages.admin_upstreams import router as upstreams_router
 from routstr.web.pages.kit import router as static_router
@@ -11,4 +14,13 @@ from routstr.web.pages.leave import router as leave_router
 
 def page_routers() -> tuple[APIRouter, ...]:
     """All of them, the static files first."""
-    return (static_router, leave_router, audit_router, models_router, upstreams_router)
+    return (
+        static_router,
+        leave_router,
+        actions_router,
+        audit_router,
+        backups_router,
+        jobs_router,
+        models_router,
+        upstreams_router,
+    )

@@ -57,6 +57,15 @@ def lasting(seconds: int) -> str:
     return f"{seconds} s"
 
 
+def sized(count_bytes: int) -> str:
+    """A size in its largest unit, with one decimal below 10: `812 B`, `4.2 kB`, `17 MB`."""
+    sizes = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+    unit, scale = next((each for each in sizes if count_bytes >= each[1]), ("B", 1))
+    tenths = count_bytes * 10 // scale
+    said = f"{tenths // 10}.{tenths % 10}" if scale > 1 and tenths < 100 else str(tenths // 10)
+    return f"{said} {unit}"
+
+
 def clock(unix_s: int) -> str:
     """A point of a chart as people read it, in UTC, to the minute."""
     return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M}"
@@ -85,6 +94,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "instant": instant,
     "ago": ago,
     "lasting": lasting,
+    "sized": sized,
     "clock": clock,
     "dollars": dollars,
     "bare_sats": bare_sats,

@@ -27,7 +27,7 @@ def inline(text: str) -> Iterator[str]:
             yield f"{number}: another site"
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(HERE)))
 def test_a_template_has_nothing_inline(path: Path) -> None:
     assert list(inline(path.read_text())) == []
 

@@ -5,6 +5,7 @@
 
   const TOAST_MS = 5000;
   const COPIED_MS = 1600;
+  const IDLE_MS = 600000;
   const THEME = "routstr.theme";
   const page = document.documentElement;
 
@@ -173,29 +174,50 @@
   });
 
   // ── live: the server says what changed, htmx fetches those parts again ────────────────────
+  // A page that nobody touches stops asking, so that a forgotten session comes to its end.
   function listen() {
     const path = document.querySelector("[data-live]")?.dataset.live;
     if (!path) return;
     const dot = document.querySelector("[data-live-dot]");
-    const source = new EventSource(path);
-    const tell = (word, isOn) => {
+    let source = null;
+    let touchedAt = Date.now();
+    const tell = (word) => {
       if (!dot) return;
       dot.hidden = false;
       dot.textContent = word;
-      dot.classList.toggle("on", isOn);
+      dot.classList.toggle("on", word === "Live");
     };
-    source.addEventListener("open", () => tell("Live", true));
-    source.addEventListener("error", () => tell("Reconnecting", false));
-    source.addEventListener("changed", (event) => {
-      for (const name of event.data.split(" ")) {
-        document.body.dispatchEvent(new CustomEvent(`live-${name}`));
-      }
-    });
-    source.addEventListener("end", () => {
-      source.close();
-      tell("Not live: load the page again", false);
-    });
-    window.addEventListener("pagehide", () => source.close());
+    const stop = (word) => {
+      source?.close();
+      source = null;
+      tell(word);
+    };
+    const start = () => {
+      source = new EventSource(path);
+      source.addEventListener("open", () => tell("Live"));
+      source.addEventListener("error", () => {
+        if (source?.readyState === EventSource.CLOSED) stop("Not live: load the page again");
+        else tell("Reconnecting");
+      });
+      source.addEventListener("changed", (event) => {
+        if (Date.now() - touchedAt > IDLE_MS) stop("Paused");
+        else if (!document.hidden) event.data.split(" ").forEach(refresh);
+      });
+    };
+    const touched = () => {
+      touchedAt = Date.now();
+      if (!source && dot?.textContent === "Paused") start();
+    };
+    for (const name of ["pointerdown", "pointermove", "keydown"]) {
+      document.addEventListener(name, touched, { passive: true });
+    }
+    window.addEventListener("pagehide", () => source?.close());
+    start();
+  }
+
+  function refresh(name) {
+    const isInUse = document.getElementById(name)?.querySelector("details[open], :focus-visible");
+    if (!isInUse) document.body.dispatchEvent(new CustomEvent(`live-${name}`));
   }
 
   document.addEventListener("htmx:afterSettle", (event) => revive(event.target));

@@ -1,0 +1,44 @@
+"""What a person sees of an error under `/admin`: a sentence and a way on, never an envelope.
+
+A form that was refused leads back to the page it was on, which says why; anything else is a page of
+its own.
+"""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+
+from routstr.core.envelope import status_of
+from routstr.errors import RoutstrError
+from routstr.web.admin.guard import local_path, wants_page
+from routstr.web.pages.kit import page
+from routstr.web.pages.shell import back_to
+from routstr.web.scope import request_id_of
+
+OURS: Final = "This is this node's own mistake. The log has it under this request's id."
+YOURS: Final = "Nothing was changed, and nothing was charged."
+
+
+def page_of(request: Request, error: RoutstrError) -> Response | None:
+    """The answer for whoever looks at a page of the dashboard; None for everybody else."""
+    path = str(request.scope["path"])
+    if not (path == "/admin" or path.startswith("/admin/")) or not wants_page(request):
+        return None
+    status = status_of(error)
+    came_from = request.headers.get("referer", "")
+    if request.method == "POST" and came_from and status < 500:
+        before = urlsplit(came_from)
+        return back_to(
+            local_path(f"{before.path}?{before.query}" if before.query else before.path),
+            error.message,
+            kind="bad",
+        )
+    return page(
+        "admin/mishap.html",
+        status=status,
+        code=status,
+        message=error.message,
+        says=YOURS if status < 500 else OURS,
+        request_id=request_id_of(request.scope),
+    )
