@@ -1,6 +1,7 @@
 """`/v1/balance/*` and its alias `/v1/wallet/*`: a key's money, in and out (contract, section 4)."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Body, Query, Request, Response
@@ -287,6 +288,7 @@ def _history_row(row: HistoryRow) -> dict[str, object]:
         "unit": row.unit,
         "mint_url": row.mint_url,
         "created_at": int(row.created_at.timestamp()),
+        "status": row.status,
         "collected": row.status in COLLECTED.get(row.source, COLLECTED["cashu"]),
         "swept": row.status == "reclaimed",
     }
@@ -294,7 +296,8 @@ def _history_row(row: HistoryRow) -> dict[str, object]:
 
 def _statement_row(row: StatementRow) -> dict[str, object]:
     kind, _, request_id = row.operation_id.partition(":")
-    spender = (row.request_data or {}).get("spender")
+    said = row.request_data or {}
+    spender = said.get("spender")
     return {
         "id": row.id,
         "sequence": row.sequence,
@@ -305,4 +308,17 @@ def _statement_row(row: StatementRow) -> dict[str, object]:
         "request_id": request_id if kind == "end" else None,
         "created_at": int(row.created_at.timestamp()),
         **({} if spender is None else {"spender_key_id": spender}),
+        **(_used(said) if row.type == "usage" else {}),
+    }
+
+
+def _used(said: Mapping[str, object]) -> dict[str, object]:
+    """What a request bought, and how it ended."""
+    usage = said.get("usage")
+    counted = usage if isinstance(usage, dict) else {}
+    return {
+        "model": said.get("model"),
+        "outcome": said.get("outcome"),
+        "input_tokens": counted.get("input_tokens"),
+        "output_tokens": counted.get("output_tokens"),
     }

@@ -8,6 +8,7 @@ from routstr.web.balance import router as balance_router
 from routstr.web.catalog import router as catalog_router
 from routstr.web.change import router as change_router
 from routstr.web.errors import install_errors
+from routstr.web.incoming import router as incoming_router
 from routstr.web.lightning import router as lightning_router
 from routstr.web.metrics import router as metrics_router
 from routstr.web.middleware import HeaderLimits, install_middleware
@@ -34,6 +35,7 @@ def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
     for prefix in ("/v1/balance", "/v1/wallet"):
         app.include_router(balance_router, prefix=prefix)
         app.include_router(change_router, prefix=prefix)
+        app.include_router(incoming_router, prefix=prefix)
         app.include_router(teams_router, prefix=prefix)
     for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
         app.include_router(lightning_router, prefix=f"{prefix}/lightning")

@@ -62,14 +62,14 @@ async def test_home_for_programs_and_people(desk: Desk) -> None:
         "description": "{curly} & sharp",
         "version": answer.json()["version"],
         "status": "online",
-        "ui": False,
+        "ui": True,
     }
     page = await desk.http.get("/", headers={"accept": "text/html,*/*"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "Node &lt;1&gt;" in page.text
     assert "{curly} &amp; sharp" in page.text
-    assert "<b>" not in page.text
+    assert "<b>Slashes" not in page.text
     assert desk.mint.url in page.text
 
 

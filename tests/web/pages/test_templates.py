@@ -16,7 +16,7 @@ def inline(text: str) -> Iterator[str]:
     markup = re.sub(r"{#.*?#}", lambda found: "\n" * found[0].count("\n"), text, flags=re.DOTALL)
     for number, line in enumerate(markup.splitlines(), start=1):
         scripts = re.findall(r"<script\b[^>]*>", line, re.IGNORECASE)
-        allowed = re.compile(r'type="application/json"|\bsrc="{{ static\(')
+        allowed = re.compile(r'type="application/json"|\bsrc="{{ (?:static|module)\(')
         if any(not allowed.search(each) for each in scripts):
             yield f"{number}: a script of its own"
         if re.search(r"<style\b|[\s\"']style\s*=", line, re.IGNORECASE):

@@ -1,0 +1,23 @@
+"""Where this node is, as whoever asks reaches it."""
+
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from routstr.flows.context import Context
+
+
+def address_of(request: Request, ctx: Context) -> str:
+    """The node's base URL, without `/v1`: the one that is configured, else the request's own.
+
+    A browser names scheme and host in `Origin`, also where a proxy ends TLS in front of the node;
+    it counts only for the host that the request is for, so another site's page cannot name itself.
+    """
+    if ctx.facts.http_url:
+        return ctx.facts.http_url.rstrip("/")
+    own = str(request.base_url).rstrip("/")
+    origin = request.headers.get("origin", "")
+    parts = urlsplit(origin)
+    if parts.scheme in {"http", "https"} and parts.netloc == request.url.netloc:
+        return f"{parts.scheme}://{parts.netloc}"
+    return own
