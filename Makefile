@@ -76,8 +76,8 @@ docs: $(NODE) ## The pages that are made of code: docs/billing.md
 	@$(BIN)/python -m docs.make_billing
 
 ##@ Prove it
-.PHONY: prove prove-road prove-ecash prove-billing bench-ledger
-prove: prove-road prove-ecash prove-billing ## Every proof below
+.PHONY: prove prove-road prove-ecash prove-billing prove-operator bench-ledger
+prove: prove-road prove-ecash prove-billing prove-operator ## Every proof below
 
 prove-road: $(NODE) $(MINT) ## The paid road: kills, races and disconnects against the real mint
 	@$(BIN)/python -m bench.road
@@ -87,6 +87,9 @@ prove-ecash: $(NODE) $(MINT) ## Ecash: faults, instant acceptance, a crowd, Ligh
 
 prove-billing: $(NODE) $(MINT) $(CLIENTS) ## Charges: clients of others, failover, disconnects at every byte, starving streams
 	@$(BIN)/python -m bench.billing
+
+prove-operator: $(NODE) $(MINT) ## The operator's house: a browser, every door, 5 million rows, jobs under load
+	@$(BIN)/python -m bench.operator
 
 bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
 	@$(BIN)/python -m bench.ledger

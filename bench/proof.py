@@ -53,8 +53,9 @@ def _worst(findings: Sequence[Finding], names: Sequence[str]) -> dict[str, objec
     for name in names:
         values = [each.figures[name] for each in findings if name in each.figures]
         numbers = [value for value in values if isinstance(value, int | float)]
+        words = [value for value in values if not isinstance(value, int | float)]
         pick = min if name.endswith("served") else max
-        told[name] = pick(numbers) if numbers else "-"
+        told[name] = pick(numbers) if numbers else next(iter(words), "-")
     return told
 
 

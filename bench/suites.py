@@ -36,6 +36,7 @@ BOUNDS: Final = Suite(
     arguments=("tests/core/test_bounds.py", "--hypothesis-profile=thorough"),
     figures={"above_quote": 0},
 )
+PAGES: Final = Suite(what="the pages in Chromium", arguments=("tests/browser",))
 RECORDINGS: Final = Suite(
     what="every recorded stream, cut at every byte: same bytes, same tally",
     arguments=(
@@ -67,6 +68,11 @@ def prove_bounds() -> Iterator[Finding]:
     """Two findings: what a request can cost, and what a stream's chunks can change."""
     yield _finding(BOUNDS)
     yield _finding(RECORDINGS)
+
+
+def prove_pages() -> Iterator[Finding]:
+    """One finding: people with a browser."""
+    yield _finding(PAGES)
 
 
 def _finding(suite: Suite) -> Finding:

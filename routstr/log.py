@@ -42,6 +42,9 @@ QUIET_LOGGERS: Final = (
     "httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access", "sqlalchemy", "alembic",
 )  # fmt: skip
 
+# What it says of a form is said in our answer; anybody could fill the log with it.
+MUTE_LOGGERS: Final = ("python_multipart",)
+
 _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (re.compile(r"cashu[AB][A-Za-z0-9_+/=-]+"), f"cashu{MASK}"),
     (re.compile(r"\b(?:sk|clm|rst)([-_])[A-Za-z0-9_-]{6,}"), MASK),
@@ -139,6 +142,8 @@ def configure(level: str, json: bool, *, stream: TextIO | None = None) -> None:
     root.setLevel(number)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    for name in MUTE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def scrub(text: str) -> str:

@@ -27,7 +27,8 @@ CHECKS: Final = [
     content_type_conformance,
     response_schema_conformance,
 ]
-NOT_OURS: Final = frozenset({500, 501, 504, 505})  # the node's own failure; 502 and 503 are told
+ALIASES: Final = ("/v1/wallet", "/v1/balance/lightning", "/v2/", "/models")  # other names
+NODE_FAILED: Final = frozenset({500, 501, 504, 505})  # the node's own failure; 502 and 503 are told
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +38,21 @@ class Fuzzed:
     requests: int = 0
     failed: set[str] = field(default_factory=set)
     undocumented: set[str] = field(default_factory=set)
+
+
+def parts_of(document: Mapping[str, Any], *, aliases: bool) -> dict[str, dict[str, Any]]:
+    """The document of what is for everybody, and that of the operator's API."""
+    shown = {
+        path: each
+        for path, each in document["paths"].items()
+        if aliases or not path.startswith(ALIASES)
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name in ("public", "admin"):
+        is_admin = name == "admin"
+        paths = {path: shown[path] for path in shown if path.startswith("/admin") == is_admin}
+        found[name] = {**document, "paths": paths}
+    return found
 
 
 def fuzz(
@@ -88,7 +104,7 @@ def _ask(
     answer = case.call(base_url=base_url, session=session, headers=dict(headers), timeout=TIMEOUT_S)
     found.requests += 1
     label = case.operation.label
-    if answer.status_code in NOT_OURS:
+    if answer.status_code in NODE_FAILED:
         found.failed.add(f"{label}: {answer.status_code} to {case.as_curl_command()}")
     try:
         case.validate_response(answer, checks=CHECKS)
