@@ -336,6 +336,7 @@ async def test_history(desk: Desk) -> None:
         "unit": "str",
         "mint_url": "str",
         "created_at": "int",
+        "status": "str",
         "collected": "bool",
         "swept": "bool",
     }
