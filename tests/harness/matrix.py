@@ -16,6 +16,7 @@ from sqlalchemy import text
 from routstr.flows.house.identity import Opened, new_session, row_of
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.sessions import NewSession, write_session
+from routstr.web.admin.guard import FORM
 from tests.harness.house import House, fresh_code, session_headers
 from tests.harness.shop import PATH, order
 
@@ -148,9 +149,10 @@ async def _knock(house: House, knock: Knock, headers: dict[str, str], request_id
     while "{" in path:
         name = path[path.index("{") + 1 : path.index("}")]
         path = path.replace(f"{{{name}}}", values.get(name, f"{name}_none"))
-    body = b"" if knock.method == "GET" else b"{}"
+    is_page = path.startswith("/admin") and not path.startswith("/admin/api")
+    body = b"" if knock.method == "GET" else b"a=b" if is_page else b"{}"
     if body:
-        headers["content-type"] = "application/json"
+        headers["content-type"] = FORM if is_page else "application/json"
     async with house.http.stream(
         knock.method, path, headers=headers, content=body, timeout=TIMEOUT_S
     ) as answer:
