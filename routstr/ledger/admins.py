@@ -310,10 +310,11 @@ class ReplaceCodes(RowCommand[None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetTotp(RowCommand[None]):
-    """Forget the app and its recovery codes: the next log-in connects another one."""
+    """Forget the app and its recovery codes: the next log-in, or `session`, connects another."""
 
     user_id: str
     totp_secret: str = field(repr=False)
+    session: NewSession | None = None
     note: ActionNote
 
     async def run(self, transaction: Transaction) -> None:
@@ -332,4 +333,6 @@ class ResetTotp(RowCommand[None]):
             )
         )
         await end_all(transaction, self.user_id)
+        if self.session is not None:
+            await write_session(transaction, self.user_id, self.session)
         await write_note(transaction, self.note)

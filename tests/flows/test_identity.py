@@ -269,7 +269,7 @@ async def test_tokens_for_programs(ctx: Context, clock: MovableClock) -> None:
         {"name": "x", "scopes": ["read"], "days": 367},
     ):
         with pytest.raises(InvalidParameter):
-            await make_token(ctx, user_id, actor="admin", **wrong)  # type: ignore[arg-type]  # a table of them
+            await make_token(ctx, user_id, actor="admin", **wrong)
     made = await make_token(ctx, user_id, name="cron", scopes=["read"], days=2, actor="admin")
     assert await session_of(ctx, made.token) is None
     assert await token_of(ctx, opened.token) is None

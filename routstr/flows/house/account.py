@@ -8,7 +8,14 @@ from routstr.errors import InvalidCredentials, InvalidParameter, NotFound
 from routstr.flows.context import Context
 from routstr.flows.house.actions import new_note
 from routstr.flows.house.codes import new_secret
-from routstr.flows.house.identity import TOKEN_PREFIX, fresh_token, token_hash
+from routstr.flows.house.identity import (
+    TOKEN_PREFIX,
+    Opened,
+    fresh_token,
+    new_session,
+    row_of,
+    token_hash,
+)
 from routstr.flows.house.passwords import SALT_BYTES, check_password
 from routstr.ledger.admins import ChangePassword, ResetTotp
 from routstr.ledger.reads_admins import AdminView, SessionView, find_admin, sessions_of
@@ -162,6 +169,27 @@ async def reset_totp(ctx: Context, *, actor: str) -> None:
     admin = await the_admin(ctx)
     note = new_note(ctx, actor, "totp_reset")
     await ctx.ledger.submit(ResetTotp(user_id=admin.id, totp_secret=new_secret(ctx), note=note))
+
+
+async def replace_app(ctx: Context, *, actor: str, request_id: str | None = None) -> Opened:
+    """Forget the authenticator app; the session that begins can only connect another one.
+
+    Raises NotFound.
+    """
+    admin = await the_admin(ctx)
+    opened = new_session(ctx, "enrolling")
+    note = new_note(ctx, actor, "totp_reset", request_id=request_id)
+    await ctx.ledger.submit(
+        ResetTotp(
+            user_id=admin.id, totp_secret=new_secret(ctx), session=row_of(ctx, opened), note=note
+        )
+    )
+    return opened
+
+
+async def codes_left(ctx: Context) -> int:
+    """How many recovery codes were not used yet. Raises NotFound."""
+    return len((await the_admin(ctx)).codes)
 
 
 async def the_admin(ctx: Context) -> AdminView:

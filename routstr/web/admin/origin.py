@@ -41,6 +41,11 @@ def is_own_origin(ctx: Context, request: Request) -> bool:
     return len(origins) == 1 and len(hosts) <= 1 and origins[0] in _own(ctx, hosts)
 
 
+def is_plain_http(request: Request) -> bool:
+    """Whether the page itself came over http: its browser then keeps no Secure cookie."""
+    return request.headers.get("origin", "").lower() == f"http://{request.headers.get('host', '')}"
+
+
 def _own(ctx: Context, hosts: Iterable[str]) -> set[str]:
     own = {_origin(url) for url in (ctx.facts.http_url, ctx.facts.onion_url) if url}
     for host in hosts:

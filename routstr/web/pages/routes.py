@@ -2,21 +2,25 @@
 
 from fastapi import APIRouter
 
+from routstr.web.pages.account import router as account_router
 from routstr.web.pages.admin_actions import router as actions_router
 from routstr.web.pages.admin_audit import router as audit_router
 from routstr.web.pages.admin_backups import router as backups_router
 from routstr.web.pages.admin_jobs import router as jobs_router
 from routstr.web.pages.admin_models import router as models_router
 from routstr.web.pages.admin_upstreams import router as upstreams_router
+from routstr.web.pages.begin import router as begin_router
+from routstr.web.pages.entry import router as entry_router
 from routstr.web.pages.kit import router as static_router
-from routstr.web.pages.leave import router as leave_router
 
 
 def page_routers() -> tuple[APIRouter, ...]:
     """All of them, the static files first."""
     return (
         static_router,
-        leave_router,
+        entry_router,
+        begin_router,
+        account_router,
         actions_router,
         audit_router,
         backups_router,
