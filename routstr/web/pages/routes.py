@@ -7,7 +7,9 @@ from routstr.web.pages.admin_actions import router as actions_router
 from routstr.web.pages.admin_audit import router as audit_router
 from routstr.web.pages.admin_backups import router as backups_router
 from routstr.web.pages.admin_jobs import router as jobs_router
+from routstr.web.pages.admin_keys import router as keys_router
 from routstr.web.pages.admin_models import router as models_router
+from routstr.web.pages.admin_settings import router as settings_router
 from routstr.web.pages.admin_upstreams import router as upstreams_router
 from routstr.web.pages.begin import router as begin_router
 from routstr.web.pages.entry import router as entry_router
@@ -25,6 +27,8 @@ def page_routers() -> tuple[APIRouter, ...]:
         audit_router,
         backups_router,
         jobs_router,
+        keys_router,
         models_router,
+        settings_router,
         upstreams_router,
     )

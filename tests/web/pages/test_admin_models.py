@@ -119,7 +119,7 @@ async def test_an_address_takes_a_code_and_no_form_goes_without_its_token(
         wrong = await house.admin.post(f"{there}/remove", data={"sure": "no"}, headers=PAGE)
         assert "Type openrouter to confirm." in wrong.text
         noted = [each.action for each in await actions(house.ctx, limit=5)]
-        assert noted[0] == "upstream.url"
+        assert noted[0] == "upstream_moved"
 
 
 async def test_a_long_list_goes_on_behind_its_last_model(database_url: str) -> None:
