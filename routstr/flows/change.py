@@ -15,6 +15,7 @@ from routstr.core.money import unit_from_msat
 from routstr.ecash.token import decode_token
 from routstr.errors import (
     BalanceTooSmall,
+    KeyRevoked,
     MintShort,
     NoBalance,
     Pending,
@@ -161,11 +162,15 @@ async def is_running(ctx: Context, account_id: str) -> bool:
 async def _change(ctx: Context, account: OneShotView) -> Change:
     """The change as it stands, given out now if nobody did yet.
 
-    Raises Pending while the request runs, ChangeSwept, and what `withdraw` raises.
+    Raises Pending while the request runs, ChangeSwept, also for an account that was erased, and
+    what `withdraw` raises.
     """
     if account.id in ctx.one_shots or account.reserved_msat:
         raise Pending(retry_after_s=RUNNING_AGAIN_S)
-    view, is_new = await _given(ctx, account)
+    try:
+        view, is_new = await _given(ctx, account)
+    except KeyRevoked as error:
+        raise ChangeSwept from error
     if view is None:
         return _told(account, None, "none")
     if view.status == "claimed" or (not is_new and await _is_spent(ctx, view)):

@@ -1,19 +1,23 @@
 """What the clean-up jobs find to do: each a bounded page in the order of ids, or a count of all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.engine import ReadConnection
+from routstr.ledger.erasure import is_dead
 from routstr.ledger.expiry import EXPIRED
-from routstr.ledger.tables import ApiKey, Transaction, Withdrawal, table_of
+from routstr.ledger.sagas import OPEN_STATES, OPERATION
+from routstr.ledger.tables import ApiKey, Reservation, Transaction, Withdrawal, table_of
 
 KEY = table_of(ApiKey)
 TRANSACTION = table_of(Transaction)
 WITHDRAWAL = table_of(Withdrawal)
+RESERVATION = table_of(Reservation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,3 +161,60 @@ async def _heap(
     wanted = select(func.count().label("count_of"), total).where(*conditions)
     row = (await connection.execute(wanted)).one()
     return Heap(count=int(row.count_of), amount_msat=int(row.total))
+
+
+async def dead_keys(
+    connection: ReadConnection, idle_since: datetime, *, after_id: str = "", limit: int
+) -> list[str]:
+    """A page of the keys that may be erased; whether each is dead is asked again then."""
+    wanted = select(KEY.c.id).where(is_dead(idle_since), KEY.c.id > after_id)
+    return list(await connection.scalars(wanted.order_by(KEY.c.id).limit(limit)))
+
+
+async def dead_count(connection: ReadConnection, idle_since: datetime) -> int:
+    """How many there are."""
+    wanted = select(func.count()).select_from(KEY).where(is_dead(idle_since))
+    return int(await connection.scalar(wanted) or 0)
+
+
+async def keys_behind(
+    connection: ReadConnection,
+    starts: Mapping[str, datetime],
+    *,
+    after_id: str = "",
+    limit: int,
+) -> list[str]:
+    """A page of the keys whose limit counts a period that is over; `starts` are today's."""
+    is_behind = or_(
+        *(
+            and_(
+                KEY.c.limit_reset == reset,
+                or_(KEY.c.limit_since.is_(None), KEY.c.limit_since < start),
+            )
+            for reset, start in starts.items()
+        )
+    )
+    wanted = select(KEY.c.id).where(
+        KEY.c.balance_limit.is_not(None), KEY.c.revoked_at.is_(None), is_behind, KEY.c.id > after_id
+    )
+    return list(await connection.scalars(wanted.order_by(KEY.c.id).limit(limit)))
+
+
+async def overdue_holds(connection: ReadConnection, now: datetime) -> Heap:
+    """Holds past their deadline."""
+    return await _heap(
+        connection,
+        RESERVATION.c.amount,
+        RESERVATION.c.state == "held",
+        RESERVATION.c.deadline < now,
+    )
+
+
+async def due_operations(connection: ReadConnection, now: datetime) -> int:
+    """Operations with mints that are open, and to be driven on."""
+    wanted = (
+        select(func.count())
+        .select_from(OPERATION)
+        .where(OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now)
+    )
+    return int(await connection.scalar(wanted) or 0)

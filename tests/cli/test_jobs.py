@@ -40,6 +40,8 @@ async def test_jobs_are_listed_and_run(home: Path, database_url: str) -> None:
             assert (shown["expire"]["ok"], shown["audit"]["ok"]) == (True, None)
             table = (await said("history")).stdout
             assert [word in table for word in ("expire", "cli", "ended 0")] == [True] * 3
+            foreseen = await said("run", "expire-keys", "--dry-run")
+            assert "sweep: 0 sat" in foreseen.stdout
             refused = await said("run", "expire")
             assert (refused.returncode, refused.stderr) == (
                 2,

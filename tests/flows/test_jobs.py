@@ -7,7 +7,7 @@ import pytest
 from routstr.errors import InvalidParameter, NotFound, Pending
 from routstr.flows.context import Context
 from routstr.flows.house.jobs import jobs_shown, preview, run_job, runs_of, start_job
-from routstr.flows.house.works import Result
+from routstr.flows.house.works import WORKS, Result
 from routstr.flows.operate import take_job
 from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import Job
@@ -56,6 +56,23 @@ async def test_what_there_is_not_cannot_be_run(till: Till) -> None:
     with pytest.raises(InvalidParameter):
         await preview(till.ctx, "renew")
     assert await runs_of(till.ctx) == []
+
+
+async def test_a_dry_run_changes_nothing_but_its_own_line(till: Till) -> None:
+    key = await till.create(till.mint.issue(21))
+    await till.withdraw(key, 5)
+    await till.later(40 * 86_400)
+    before = await till.dump()
+    for work in WORKS:
+        if work.preview is not None:
+            assert await preview(till.ctx, work.name) or work.name == "audit", work.name
+    assert await till.dump() == before
+    await ended(till, await start_job(till.ctx, "reconcile", dry_run=True, asked_by="ada"))
+    (run,) = await runs_of(till.ctx)
+    assert run.is_dry
+    assert run.result == {"ask": 1, "ask_msat": 5_000, "reclaim": 1, "reclaim_msat": 5_000}
+    after = await till.dump()
+    assert {name for name, rows in after.items() if rows != before[name]} == {"job_history"}
 
 
 async def test_of_two_who_ask_one_runs_it(postgres_url: str, mint: FakeMint) -> None:

@@ -61,10 +61,16 @@ ON_SQLITE: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=
 
 # Every stored time that something waits for, by table.
 WAITED_FOR: Final = {
-    "mint_operation": ("created_at", "lease_until", "next_attempt_at", "watch_until"),
+    "mint_operation": (
+        "created_at",
+        "lease_until",
+        "next_attempt_at",
+        "watch_until",
+        "ended_at",
+    ),
     "reservation": ("deadline",),
     "deposit": ("created_at", "credited_at"),
-    "apikey": ("first_used_at", "expires_at"),
+    "apikey": ("created_at", "first_used_at", "last_used_at", "expires_at"),
     "withdrawal": ("completed_at",),
     "lightning_invoice": ("created_at", "expires_at", "next_poll_at", "paid_at"),
     "job_run": ("lease_until", "next_run_at"),

@@ -171,6 +171,9 @@ async def test_every_job_of_the_node_does_its_work(till: Till) -> None:
         "withdrawals",
         "expire-keys",
         "rollup",
+        "delete-keys",
+        "reset-limits",
+        "vacuum",
     }
     for each in every:
         assert await runner.run_once(each), each.name

@@ -15,11 +15,28 @@ from typing import Final
 from routstr.flows.audit import audit, told
 from routstr.flows.context import Context
 from routstr.flows.earnings import pay_out
-from routstr.flows.expire import expire, prune
+from routstr.flows.expire import expire
 from routstr.flows.house.backup import backup_regularly
 from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
+from routstr.flows.house.foresee import (
+    foresee_audit,
+    foresee_expire,
+    foresee_payout,
+    foresee_reconcile,
+    foresee_resume,
+)
+from routstr.flows.house.pruning import PRUNE_JOB, foresee_prune, prune
 from routstr.flows.house.rollup import ROLLUP_EVERY_S, rollup
 from routstr.flows.house.settings import FOLLOW_S, follow
+from routstr.flows.house.tidying import (
+    DELETE_KEYS_JOB,
+    delete_keys,
+    foresee_delete_keys,
+    foresee_reset_limits,
+    foresee_vacuum,
+    reset_limits,
+    vacuum,
+)
 from routstr.flows.house.unclaimed import WITHDRAWALS_JOB, foresee_withdrawals, withdrawals
 from routstr.flows.invoice import look_at_invoices
 from routstr.flows.limits import Limits
@@ -113,10 +130,6 @@ async def _follow(ctx: Context) -> tuple[bool, Result]:
     return True, {"changed": await follow(ctx)}
 
 
-async def _prune(ctx: Context) -> tuple[bool, Result]:
-    return True, {"erased": await prune(ctx)}
-
-
 async def _forget(ctx: Context) -> tuple[bool, Result]:
     return True, {"forgotten": await forget_answers(ctx)}
 
@@ -139,6 +152,7 @@ WORKS: Final = (
         says="Frees the money of requests whose process died: holds past their deadline.",
         every="expire_every_s",
         run=_expire,
+        preview=foresee_expire,
         changes=("ended",),
     ),
     Work(
@@ -146,6 +160,7 @@ WORKS: Final = (
         says="Drives on what a mint has not answered for: deposits, withdrawals, swaps.",
         every="resume_every_s",
         run=_resume,
+        preview=foresee_resume,
         is_shared=False,
     ),
     Work(
@@ -167,6 +182,7 @@ WORKS: Final = (
         says="Sends your profit to PAYOUT_TO, once there is enough of it.",
         every="payout_every_s",
         run=_payout,
+        preview=foresee_payout,
         lease_s=LONG_LEASE_S,
         look_s=LOOK_S,
         changes=("sent_msat",),
@@ -186,10 +202,13 @@ WORKS: Final = (
         is_shared=False,
     ),
     Work(
-        name="prune",
-        says="Erases what is out of date: the sealed text of keys that were used or fetched.",
+        name=PRUNE_JOB,
+        says="Erases what is out of date: sealed keys, kept answers, old calls, log-ins and runs.",
         every="prune_every_s",
-        run=_prune,
+        run=prune,
+        preview=foresee_prune,
+        lease_s=LONG_LEASE_S,
+        changes=("bodies", "logins"),
     ),
     Work(
         name="forget",
@@ -208,6 +227,7 @@ WORKS: Final = (
         says="Checks that the books are whole; if they are not, withdrawals pause.",
         every="audit_every_s",
         run=_audit,
+        preview=foresee_audit,
         lease_s=AUDIT_LEASE_S,
     ),
     Work(
@@ -221,6 +241,7 @@ WORKS: Final = (
         says="Asks the mints about every coin: what was claimed, what is unclaimed, what is lost.",
         every="reconcile_every_s",
         run=reconcile,
+        preview=foresee_reconcile,
         lease_s=LONG_LEASE_S,
         changes=("claimed", "reclaimed"),
     ),
@@ -250,5 +271,32 @@ WORKS: Final = (
         preview=foresee_expired_keys,
         lease_s=LONG_LEASE_S,
         changes=("issued", "claimed", "reclaimed", "swept"),
+    ),
+    Work(
+        name=DELETE_KEYS_JOB,
+        says="Erases dead keys: nothing on them, nothing owed to them, and idle for long.",
+        every="delete_keys_every_s",
+        run=delete_keys,
+        preview=foresee_delete_keys,
+        lease_s=LONG_LEASE_S,
+        look_s=LOOK_S,
+        changes=("erased", "deleted"),
+    ),
+    Work(
+        name="reset-limits",
+        says="Writes anew the limits whose day, week or month is over, as they count anyway.",
+        every="reset_limits_every_s",
+        run=reset_limits,
+        preview=foresee_reset_limits,
+        lease_s=LONG_LEASE_S,
+    ),
+    Work(
+        name="vacuum",
+        says="Keeps the database quick: fresh statistics, and no long log of writes.",
+        every="vacuum_every_s",
+        run=vacuum,
+        preview=foresee_vacuum,
+        lease_s=LONG_LEASE_S,
+        look_s=LOOK_S,
     ),
 )
