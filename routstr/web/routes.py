@@ -13,7 +13,6 @@ from routstr.web.lightning import router as lightning_router
 from routstr.web.metrics import router as metrics_router
 from routstr.web.middleware import HeaderLimits, install_middleware
 from routstr.web.openapi import describe
-from routstr.web.pages.refusal import install_refusals
 from routstr.web.pages.routes import page_routers
 from routstr.web.proxy import routes as proxy_routes
 from routstr.web.quote import router as quote_router
@@ -27,7 +26,6 @@ def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
     """Errors, middleware and every route; the paid road comes last, it takes what nobody took."""
     install_errors(app)
     install_guard(app)
-    install_refusals(app)
     install_middleware(app, limits)
     app.include_router(catalog_router)
     app.include_router(metrics_router)

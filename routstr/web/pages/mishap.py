@@ -34,9 +34,13 @@ def page_of(request: Request, error: RoutstrError) -> Response | None:
             error.message,
             kind="bad",
         )
+    headers = dict(error.headers)  # where to log in, for what a script of the page asked
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
     return page(
         "admin/mishap.html",
         status=status,
+        headers=headers,
         code=status,
         message=error.message,
         says=YOURS if status < 500 else OURS,
