@@ -47,7 +47,7 @@ MUTE_LOGGERS: Final = ("python_multipart",)
 
 _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (re.compile(r"cashu[AB][A-Za-z0-9_+/=-]+"), f"cashu{MASK}"),
-    (re.compile(r"\b(?:sk|clm|rst)([-_])[A-Za-z0-9_-]{6,}"), MASK),
+    (re.compile(r"\b(?:sk|clm|rst|invite)([-_])[A-Za-z0-9_-]{6,}"), MASK),
     (re.compile(r"\bchg_[0-9a-f]{6,}"), f"chg_{MASK}"),
     (re.compile(r"\bln(?:bc|tb|bcrt|tbs)[0-9][0-9a-z]{10,}", re.IGNORECASE), f"lnbc{MASK}"),
     (re.compile(r"(/invoice/)[^/\s]+"), rf"\1{MASK}"),

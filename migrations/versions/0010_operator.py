@@ -63,6 +63,16 @@ def upgrade() -> None:
     )
     op.create_index("ix_admin_action_created_at", "admin_action", ["created_at"])
     op.create_table(
+        "invite_use",
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("invite_id", sa.Text(), nullable=False),
+        sa.Column("held_until", TIME, nullable=False),
+        sa.Column("taken_at", TIME, nullable=True),
+        sa.ForeignKeyConstraint(["invite_id"], ["invite.id"], name=op.f("fk_invite_use_invite_id")),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_invite_use")),
+    )
+    op.create_index("ix_invite_use_invite_id", "invite_use", ["invite_id"])
+    op.create_table(
         "login_throttle",
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("failures", sa.BigInteger(), nullable=False),
@@ -135,7 +145,7 @@ def downgrade() -> None:
     op.drop_index("ix_apikey_created_at", table_name="apikey")
     for table in ("usage_part", "usage_span"):
         op.drop_table(table)
-    for table in ("job_history", "login_throttle", "admin_action"):
+    for table in ("job_history", "login_throttle", "invite_use", "admin_action"):
         op.drop_table(table)
     op.drop_index("ix_withdrawal_created_at_left", table_name="withdrawal")
     op.drop_column("withdrawal", "is_change")

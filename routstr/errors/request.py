@@ -111,6 +111,12 @@ class PermissionDenied(RoutstrError):
     status, type, code = 403, "permission_error", "key_revoked"
 
 
+class InviteRequired(PermissionDenied):
+    """A new key needs an invite here; ask whoever runs this node. Nothing was taken."""
+
+    code = "invite_required"
+
+
 class KeyExpired(PermissionDenied):
     """The key has expired."""
 

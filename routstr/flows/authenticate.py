@@ -14,6 +14,7 @@ from typing import Final
 from routstr.errors import InvalidApiKey, InvalidParameter, MissingApiKey
 from routstr.flows.context import Context
 from routstr.flows.deposit import redeem_bearer
+from routstr.flows.invited import HEADER
 from routstr.ledger.book import KeyRef
 
 _KEY: Final = re.compile(r"sk-[0-9a-f]{64}")
@@ -23,10 +24,11 @@ _BEARER: Final = re.compile(r"bearer[ \t]+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What the client showed: a key, by its hash, or the text of a token."""
+    """What the client showed: a key, by its hash, or the text of a token, with an invite or not."""
 
     key_hash: str | None = None
     token_text: str | None = field(default=None, repr=False)
+    invite: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def shown_credential(ctx: Context, headers: Mapping[str, str]) -> Credential | N
     if _KEY.fullmatch(text):
         return Credential(key_hash=ctx.wallet.vault.key_hash(text))
     if _TOKEN.match(text):
-        return Credential(token_text=text)
+        return Credential(token_text=text, invite=headers.get(HEADER))
     raise InvalidApiKey
 
 
@@ -84,7 +86,9 @@ async def identify(ctx: Context, credential: Credential) -> Caller:
     if credential.token_text is None:
         caller = Caller(ref=KeyRef(hash=credential.key_hash))
     else:
-        caller = Caller(ref=await redeem_bearer(ctx, credential.token_text))
+        caller = Caller(
+            ref=await redeem_bearer(ctx, credential.token_text, invite=credential.invite)
+        )
     ctx.early_leaves.check(caller.ration)
     return caller
 
@@ -94,7 +98,8 @@ async def authenticate(ctx: Context, headers: Mapping[str, str], *, opens: bool 
     credential = read_credential(ctx, headers)
     if credential.token_text is None:
         return Caller(ref=KeyRef(hash=credential.key_hash))
-    return Caller(ref=await redeem_bearer(ctx, credential.token_text, opens=opens))
+    ref = await redeem_bearer(ctx, credential.token_text, opens=opens, invite=credential.invite)
+    return Caller(ref=ref)
 
 
 def _bearer(authorization: str) -> str:

@@ -22,6 +22,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.instant import check_locked, waiting_msat_max
+from routstr.flows.invited import invite_hash
 from routstr.flows.mints import (
     active_keyset,
     fees_ppk,
@@ -102,12 +103,14 @@ async def receive(ctx: Context, token: Token, intent: Intent) -> Received:
     return await ctx.tasks.carry_through(_receive(ctx, token, intent), name="deposit")
 
 
-async def redeem_bearer(ctx: Context, text: str, *, opens: bool = True) -> KeyRef:
+async def redeem_bearer(
+    ctx: Context, text: str, *, opens: bool = True, invite: str | None = None
+) -> KeyRef:
     """The account behind a token used as a credential; with `opens`, one never seen opens one.
 
     A token that topped up a key is no credential for it: whoever made the token knows it too.
     Raises TokenAlreadySpent when the token's use as a credential is over, InvalidApiKey for one
-    never seen that may not open an account.
+    never seen that may not open an account, InviteRequired for one that needs an invite.
     """
     token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
     async with ctx.database.reading() as connection:
@@ -123,7 +126,9 @@ async def redeem_bearer(ctx: Context, text: str, *, opens: bool = True) -> KeyRe
             if age_s > ctx.limits.token_credential_ttl_s:
                 raise TokenAlreadySpent("This token was exchanged for a key; use the key.")
         return KeyRef(id=known.api_key_id)
-    received = await receive(ctx, token, Intent(new_key=new_key(ctx)))
+    code_hash = None if known is not None else await invite_hash(ctx, invite)
+    key = replace(new_key(ctx), invite=code_hash)
+    received = await receive(ctx, token, Intent(new_key=key))
     return KeyRef(id=received.api_key_id)
 
 

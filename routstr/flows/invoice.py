@@ -24,6 +24,7 @@ from routstr.core.money import msat_from_unit
 from routstr.ecash.bdhke import public_key
 from routstr.ecash.node_keys import quote_key
 from routstr.errors import (
+    InviteRequired,
     InvoiceNotFound,
     LightningMintRateLimited,
     LightningMintUnreachable,
@@ -33,6 +34,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.deposit import new_key
+from routstr.flows.invited import invite_hash
 from routstr.flows.keys import Terms
 from routstr.flows.minting import mint_paid
 from routstr.flows.mints import active_keyset, known_mint, split_on
@@ -82,6 +84,7 @@ class InvoiceWish:
     target: KeyRef | None = None
     shown_key: str | None = field(default=None, repr=False)
     terms: Terms = field(default_factory=Terms)
+    invite: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +117,13 @@ async def create_invoice(ctx: Context, wish: InvoiceWish) -> Invoiced:
     """An invoice of the first mint that gives a good one.
 
     Raises LightningMintUnreachable or LightningMintRateLimited when none does, Overloaded while
-    too many wait to be paid, Paused, and InvalidParameter for the terms.
+    too many wait to be paid, Paused, InviteRequired, and InvalidParameter for the terms.
     """
     now = ctx.clock.now()
     wish.terms.check(now)
     await check_deposits(ctx, msat_from_unit(wish.amount_sat, UNIT))
+    if wish.target is None:
+        await invite_hash(ctx, wish.invite)
     async with ctx.database.reading() as connection:
         payable_max = PAYABLE_MAX if wish.target is None else 2 * PAYABLE_MAX
         if await payable_invoices(connection, now) >= payable_max:
@@ -127,6 +132,8 @@ async def create_invoice(ctx: Context, wish: InvoiceWish) -> Invoiced:
     for url in ctx.facts.mints:
         try:
             invoiced = await _ask(ctx, url, wish)
+        except InviteRequired:  # its last use went to somebody else meanwhile
+            raise
         except (MintRateLimited, MintLimited) as error:
             is_limited = True
             log.info("mint_gave_no_invoice", mint_url=url, reason=type(error).__name__)
@@ -162,7 +169,7 @@ async def _ask(ctx: Context, url: str, wish: InvoiceWish) -> Invoiced:
             invoice_id=row_id,
             api_key_id=None if wish.target is None else wish.target.id,
             shown_key=wish.shown_key,
-            new_key=None if wish.target is not None else _new_key(ctx, wish.terms),
+            new_key=None if wish.target is not None else await _new_key(ctx, wish),
             mint_url=url,
             unit=UNIT,
             amount=wish.amount_sat,
@@ -216,12 +223,14 @@ def _expires_at(ctx: Context, quote: MintQuote, invoice: Invoice) -> datetime:
     return datetime.fromtimestamp(min(ends_s), UTC)
 
 
-def _new_key(ctx: Context, terms: Terms) -> NewKey:
+async def _new_key(ctx: Context, wish: InvoiceWish) -> NewKey:
+    terms = wish.terms
     return replace(
         new_key(ctx),
         expires_at=terms.expires_at,
         balance_limit_msat=terms.balance_limit_msat,
         limit_reset=terms.balance_limit_reset,
+        invite=await invite_hash(ctx, wish.invite),
     )
 
 

@@ -22,6 +22,7 @@ from routstr.errors import (
 )
 from routstr.flows.context import Context
 from routstr.flows.deposit import Intent, Received, new_key, receive
+from routstr.flows.invited import invite_hash
 from routstr.flows.tokens import read_token
 from routstr.ledger.accounts import NoteUse
 from routstr.ledger.book import KeyRef
@@ -70,11 +71,16 @@ class Created:
 
 
 async def create_key(
-    ctx: Context, text: str, terms: Terms, *, idempotency_key: str | None
+    ctx: Context,
+    text: str,
+    terms: Terms,
+    *,
+    idempotency_key: str | None,
+    invite: str | None = None,
 ) -> Created:
     """Open a key with a token. A token that opened one before is spent, unless this is a replay.
 
-    Raises what `receive` raises, and InvalidParameter for the terms.
+    Raises what `receive` raises, InvalidParameter for the terms, and InviteRequired.
     """
     terms.check(ctx.clock.now())
     token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
@@ -91,6 +97,7 @@ async def create_key(
         expires_at=terms.expires_at,
         balance_limit_msat=terms.balance_limit_msat,
         limit_reset=terms.balance_limit_reset,
+        invite=None if known is not None else await invite_hash(ctx, invite),
     )
     received = await receive(
         ctx,

@@ -19,6 +19,7 @@ from routstr.ledger.allowance import insufficient
 from routstr.ledger.book import Account, Book, Bounds, KeyRef
 from routstr.ledger.columns import time_text
 from routstr.ledger.commands import TRANSACTION, Command, RowCommand, Transaction
+from routstr.ledger.invites import take_use
 from routstr.ledger.tables import ApiKey, Deposit, table_of
 
 OWNER_KEY_ID: Final = "key_" + "0" * 32
@@ -32,7 +33,8 @@ DEPOSIT = table_of(Deposit)
 class NewKey:
     """A key about to exist: its text (only here, never stored in clear), hash and terms.
 
-    `preview` is what of the text its owner knows it by.
+    `preview` is what of the text its owner knows it by; `invite` the hash of the code it takes a
+    use of.
     """
 
     id: str
@@ -42,6 +44,7 @@ class NewKey:
     balance_limit_msat: int | None = None
     limit_reset: str | None = None
     preview: str | None = None
+    invite: str | None = field(default=None, repr=False)
 
     def terms(self) -> dict[str, object]:
         """All but the text, as JSON."""
@@ -52,16 +55,18 @@ class NewKey:
             "balance_limit_msat": self.balance_limit_msat,
             "limit_reset": self.limit_reset,
             "preview": self.preview,
+            "invite": self.invite,
         }
 
     @classmethod
     def from_terms(cls, terms: Mapping[str, object]) -> "NewKey":
         """Back from JSON, without the text."""
-        expires_at, limit, reset, preview = (
+        expires_at, limit, reset, preview, invite = (
             terms["expires_at"],
             terms["balance_limit_msat"],
             terms["limit_reset"],
             terms.get("preview"),
+            terms.get("invite"),
         )
         return cls(
             id=str(terms["id"]),
@@ -70,6 +75,7 @@ class NewKey:
             balance_limit_msat=limit if isinstance(limit, int) else None,
             limit_reset=reset if isinstance(reset, str) else None,
             preview=preview if isinstance(preview, str) else None,
+            invite=invite if isinstance(invite, str) else None,
         )
 
 
@@ -92,6 +98,8 @@ async def open_account(transaction: Transaction, key: NewKey) -> Account:
             preview=key.preview,
         )
     )
+    if key.invite is not None:
+        await take_use(transaction, key.id)
     account = Account(
         id=key.id,
         key_hash=key.hash,

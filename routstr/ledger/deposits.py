@@ -6,7 +6,7 @@ the same token meet there, and one of them wins. Proofs stored and key credited 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from sqlalchemy import delete, func, insert, select, update
 
@@ -18,6 +18,7 @@ from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
+from routstr.ledger.invites import give_back_use, held_until, hold_use
 from routstr.ledger.purse import split_for
 from routstr.ledger.sagas import (
     Operation,
@@ -33,6 +34,7 @@ from routstr.ledger.tables import ONE_SHOT, DepositInput, MintOperation, table_o
 INPUT = table_of(DepositInput)
 OPERATION = table_of(MintOperation)
 
+INVITE_HELD_S: Final = 3600.0  # by a deposit whose mint is silent; one that fails gives it back
 DepositState = Literal["pending", "credited", "failed"]
 
 
@@ -67,7 +69,7 @@ class BeginDeposit(RowCommand[Begun]):
     Amounts are in the mint's unit but for `credit_msat`; with a `goal` the outputs are of what the
     float lacks, of the same worth. The same token for the same account
     attaches to the deposit there is; refuses with TokenAlreadySpent for any other use of a known
-    Y, InvalidApiKey, KeyRevoked, ChildKey, IdempotencyMismatch.
+    Y, InvalidApiKey, KeyRevoked, ChildKey, IdempotencyMismatch, InviteRequired.
     """
 
     deposit_id: str
@@ -179,6 +181,9 @@ class BeginDeposit(RowCommand[Begun]):
     ) -> None:
         """The deposit's row and its Ys, pending."""
         new_key = self.new_key if account_id is None else None
+        if new_key is not None and new_key.invite is not None:
+            until = held_until(transaction.book.now, INVITE_HELD_S)
+            await hold_use(transaction, new_key.invite, new_key.id, until=until)
         sealed = None
         if new_key is not None and new_key.text:
             sealed = transaction.wallet.vault.seal(
@@ -267,6 +272,10 @@ class FailDeposit(RowCommand[None]):
             .values(state="failed", error_code=self.error_code, idempotency_key=None)
         )
         if failed.rowcount:
+            new_key = await transaction.connection.scalar(
+                select(DEPOSIT.c.new_key).where(DEPOSIT.c.id == self.operation.deposit_id)
+            )
+            await give_back_use(transaction, new_key)
             await transaction.connection.execute(
                 delete(INPUT).where(INPUT.c.deposit_id == self.operation.deposit_id)
             )

@@ -19,6 +19,7 @@ from routstr.ledger.accounts import APIKEY, NewKey
 from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
+from routstr.ledger.invites import hold_use
 from routstr.ledger.tables import table_of
 from routstr.ledger.tables_house import LightningInvoice
 from routstr.ledger.vault import CannotOpen
@@ -56,7 +57,7 @@ class SaveInvoice(RowCommand[bool]):
 
     `amount` is in the unit. `shown_key`, the text of the key that is topped up, is sealed with it.
     False if that invoice belongs to another row: a mint gave it out twice. Refuses
-    with KeyRevoked, ChildKey.
+    with KeyRevoked, ChildKey, InviteRequired.
     """
 
     invoice_id: str
@@ -88,6 +89,8 @@ class SaveInvoice(RowCommand[bool]):
         for key in self.keys:
             check_creditable(transaction.book.account(key))
         assert (self.api_key_id is None) != (self.new_key is None)
+        if self.new_key is not None and self.new_key.invite is not None:
+            await hold_use(transaction, self.new_key.invite, self.new_key.id, until=self.expires_at)
         text = self.shown_key if self.new_key is None else self.new_key.text
 
         def sealed(value: str, column: str) -> str:

@@ -68,6 +68,16 @@ class Invite(Row, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=UtcTime)
 
 
+class InviteUse(Row, table=True):
+    """A use of an invite by a key: held from the intent on, taken when the key is opened."""
+
+    __tablename__ = "invite_use"
+    key_id: str = Field(primary_key=True, sa_type=Text)
+    invite_id: str = Field(foreign_key="invite.id", index=True, sa_type=Text)
+    held_until: datetime = Field(sa_type=UtcTime)
+    taken_at: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
 class AdminAction(Row, table=True):
     """What an operator did, for ever: triggers refuse UPDATE and DELETE. No secret is in it."""
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from routstr.core.money import unit_from_msat
 from routstr.errors import InvalidParameter
 from routstr.flows.authenticate import credential_text
+from routstr.flows.invited import HEADER as INVITE
 from routstr.flows.keys import Created, Terms, create_key, key_info, topup
 from routstr.flows.pay import PayWish, pay, quote_payment
 from routstr.flows.refunds import read_withdrawal
@@ -53,6 +54,7 @@ class _CreateTerms(BaseModel):
     balance_limit: int | None = None
     balance_limit_reset: Literal["daily", "weekly", "monthly"] | None = None
     validity_date: int | None = None
+    invite: str | None = Field(default=None, max_length=TEXT_CHARS_MAX)
 
 
 class CreateBody(_Given, _CreateTerms):
@@ -110,27 +112,37 @@ async def info(request: Request, ctx: Ctx, caller: AnyCaller) -> dict[str, objec
 
 @router.get("/create")
 async def create_by_query(
-    query: Annotated[CreateQuery, Query()], response: Response, ctx: Ctx, repeat: IdempotencyKey
+    request: Request,
+    query: Annotated[CreateQuery, Query()],
+    response: Response,
+    ctx: Ctx,
+    repeat: IdempotencyKey,
 ) -> dict[str, object]:
     """A key for a token, asked for by URL, as older clients do."""
-    return _created(await _create(ctx, query, repeat), response)
+    return _created(await _create(request, ctx, query, repeat), response)
 
 
 @router.post("/create")
 async def create(
-    body: CreateBody, response: Response, ctx: Ctx, repeat: IdempotencyKey
+    request: Request, body: CreateBody, response: Response, ctx: Ctx, repeat: IdempotencyKey
 ) -> dict[str, object]:
     """A key for a token."""
-    return _created(await _create(ctx, body, repeat), response)
+    return _created(await _create(request, ctx, body, repeat), response)
 
 
-async def _create(ctx: Ctx, given: _CreateTerms, repeat: str | None) -> Created:
+async def _create(request: Request, ctx: Ctx, given: _CreateTerms, repeat: str | None) -> Created:
     terms = Terms(
         balance_limit_msat=given.balance_limit,
         balance_limit_reset=given.balance_limit_reset,
         validity_date=given.validity_date,
     )
-    return await create_key(ctx, given.initial_balance_token, terms, idempotency_key=repeat)
+    return await create_key(
+        ctx,
+        given.initial_balance_token,
+        terms,
+        idempotency_key=repeat,
+        invite=given.invite or request.headers.get(INVITE),
+    )
 
 
 def _created(created: Created, response: Response) -> dict[str, object]:

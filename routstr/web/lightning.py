@@ -6,6 +6,7 @@ from typing import Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from routstr.flows.invited import HEADER as INVITE
 from routstr.flows.invoice import (
     Invoiced,
     InvoiceView,
@@ -34,6 +35,7 @@ class InvoiceBody(BaseModel):
     balance_limit: int | None = None
     balance_limit_reset: Literal["daily", "weekly", "monthly"] | None = None
     validity_date: int | None = None
+    invite: str | None = Field(default=None, max_length=BOLT11_CHARS_MAX)
 
 
 class RecoverBody(BaseModel):
@@ -59,7 +61,11 @@ async def invoice(request: Request, body: InvoiceBody, ctx: Ctx) -> dict[str, ob
             balance_limit_reset=body.balance_limit_reset,
             validity_date=body.validity_date,
         )
-        wish = InvoiceWish(amount_sat=body.amount_sats, terms=terms)
+        wish = InvoiceWish(
+            amount_sat=body.amount_sats,
+            terms=terms,
+            invite=body.invite or request.headers.get(INVITE),
+        )
     return _invoiced(await create_invoice(ctx, wish))
 
 
