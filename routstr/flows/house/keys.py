@@ -30,6 +30,23 @@ from routstr.ledger.reads_house_keys import find_keys as read_keys
 from routstr.ledger.reads_house_lists import ChainRow, ChainSearch, chain_rows
 from routstr.ledger.reads_teams import children_of
 
+__all__ = [
+    "KeyFilter",
+    "KeyLimits",
+    "KeyPage",
+    "KeyRow",
+    "KeyShown",
+    "all_keys",
+    "find_keys",
+    "key_rows",
+    "key_shown",
+    "keys_found",
+    "limits_of",
+    "revive_key",
+    "revoke_key",
+    "set_key_limits",
+]
+
 LIMIT_MAX: Final = 500
 CHILDREN_SHOWN: Final = 100
 SEARCH_CHARS_MAX: Final = 200

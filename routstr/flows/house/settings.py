@@ -16,6 +16,7 @@ import structlog
 from routstr.core.url import BadUrl, canonical_mint_url
 from routstr.errors import ConfigError, InvalidParameter, MintUnreachable, UntrustedMint
 from routstr.flows.context import Context
+from routstr.flows.house.actions import note_action
 from routstr.flows.house.editable import EDITABLE, Editable
 from routstr.flows.live import Changed
 from routstr.flows.mints import known_mint
@@ -110,6 +111,7 @@ async def change_settings(
     *,
     resets: Sequence[str] = (),
     changed_by: str,
+    request_id: str | None = None,
 ) -> tuple[str, ...]:
     """Change some and take changes of others back, all of them or none; the names that differ now.
 
@@ -129,6 +131,14 @@ async def change_settings(
     await read_settings(ctx)
     for name in names:
         log.info("setting_changed", setting=name)
+        await note_action(
+            ctx,
+            actor=changed_by,
+            action="setting.change" if name in values else "setting.reset",
+            target=name,
+            detail={"value": changed.values[name]} if name in values else None,
+            request_id=request_id,
+        )
     if REPRICED_BY.intersection(names):
         await _reprice(ctx)
     return names
