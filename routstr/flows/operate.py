@@ -15,6 +15,7 @@ from routstr.ledger.reads_wallet import held_at_mints_msat
 
 AUDIT_JOB: Final = "audit"
 PRICES: Final = "prices"
+BROKE_OFF: Final = "broke off"  # the log says why
 PAUSED: Final = "paused"
 TELLING: Final = frozenset({AUDIT_JOB, PRICES, PAUSED})  # all else goes on
 
@@ -120,16 +121,23 @@ async def finish_job(
     name: str,
     *,
     ok: bool,
-    result: Mapping[str, object],
+    result: Mapping[str, object] | None,
     next_in_s: float,
     kept_since: datetime | None = None,
 ) -> None:
-    """Write how a shared job ended, and give it back.
+    """Write how a shared job ended, and give it back; one that broke off has no result.
 
     With `kept_since`, when it began, the run is kept in the history: it changed something, or
     failed.
     """
     run = Run(id=ctx.new_id("run"), name=name, owner=ctx.owner, lease_s=0)
     await ctx.ledger.submit(
-        EndRun(run_of=run, ok=ok, result=result, kept_since=kept_since, next_in_s=next_in_s)
+        EndRun(
+            run_of=run,
+            ok=ok,
+            result=result,
+            kept_since=kept_since,
+            next_in_s=next_in_s,
+            error=BROKE_OFF,
+        )
     )

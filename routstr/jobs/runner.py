@@ -54,12 +54,12 @@ class JobRunner:
         if not await take_job(ctx, job.name, lease_s=job.lease_s, at_start=at_start):
             return False
         ok: bool = False
-        result: Mapping[str, object] = {}
+        result: Mapping[str, object] | None = None
         started_at = ctx.clock.now()
         try:
             ok, result = await job.run(ctx)
         finally:
-            is_kept = not ok or any(result.get(name) for name in job.changes)
+            is_kept = not ok or any((result or {}).get(name) for name in job.changes)
             await finish_job(
                 ctx,
                 job.name,

@@ -145,25 +145,27 @@ class TakeJob(RowCommand[bool]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishJob(RowCommand[None]):
-    """Write a job's result, give its lease back, and say when it is due next."""
+    """Write a job's result, give its lease back, and say when it is due next.
+
+    One that broke off (`result` None) has found nothing out: what was last found out stands, so
+    that no accident lifts or causes what hangs on it.
+    """
 
     name: str
     owner: str
     ok: bool
-    result: Mapping[str, object]
+    result: Mapping[str, object] | None
     next_in_s: float
 
     async def run(self, transaction: Transaction) -> None:
         """Only the owner of the lease may."""
-        now = transaction.book.now
-        await transaction.connection.execute(
-            update(JOB)
-            .where(JOB.c.name == self.name, JOB.c.lease_owner == self.owner)
-            .values(
-                lease_until=None,
-                finished_at=now,
-                ok=self.ok,
-                result=dict(self.result),
-                next_run_at=now + timedelta(seconds=self.next_in_s),
-            )
+        now, execute = transaction.book.now, transaction.connection.execute
+        mine = (JOB.c.name == self.name) & (JOB.c.lease_owner == self.owner)
+        is_told, said = mine, self.result
+        if said is None:
+            is_told, said = mine & JOB.c.finished_at.is_(None), {}
+        await execute(
+            update(JOB).where(is_told).values(finished_at=now, ok=self.ok, result=dict(said))
         )
+        next_at = now + timedelta(seconds=self.next_in_s)
+        await execute(update(JOB).where(mine).values(lease_until=None, next_run_at=next_at))

@@ -19,15 +19,16 @@ from routstr.ledger.tables_admin import JobHistory
 
 HISTORY = table_of(JobHistory)
 
-CUT_SHORT: Final[Mapping[str, object]] = {"error": "cut short"}
-"""What a run says that nobody will end: its process died."""
+CUT_SHORT: Final = "cut short"
+"""The error of a run that nobody will end: its process died or was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run of a job: whose idea it was (None: the schedule's), and whether it only looks.
 
-    `lease_s` None: nobody else is kept from running it, so it has no row in `job_run`.
+    `lease_s` None: nobody else is kept from running it, so it has no row in `job_run`. Whoever
+    `is_alone` with the database takes it from whoever had it, who is dead.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Run:
     lease_s: float | None
     is_dry: bool = False
     asked_by: str | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,13 @@ class StartRun(RowCommand[None]):
         if await connection.scalar(select(HISTORY.c.id).where(HISTORY.c.id == run.id)):
             return
         if run.lease_s is not None:
-            take = TakeJob(name=run.name, owner=run.owner, lease_s=run.lease_s, is_asked=True)
+            take = TakeJob(
+                name=run.name,
+                owner=run.owner,
+                lease_s=run.lease_s,
+                orphaned=run.is_alone,
+                is_asked=True,
+            )
             if not await take.run(transaction):
                 raise Pending(f"The job {run.name} is running.")
             await _end_dead(transaction, run.name)
@@ -69,14 +77,16 @@ class StartRun(RowCommand[None]):
 class EndRun(RowCommand[None]):
     """How a run ended; `next_in_s` says when a job with a lease is due again.
 
-    `kept_since` is when it began; without it, the job's own row alone has it.
+    `kept_since` is when it began; without it, the job's own row alone has it. One that broke off
+    has no result, and an `error` for the history.
     """
 
     run_of: Run
     ok: bool
-    result: Mapping[str, object]
+    result: Mapping[str, object] | None
     kept_since: datetime | None
     next_in_s: float = 0
+    error: str = CUT_SHORT
 
     async def run(self, transaction: Transaction) -> None:
         """Give the lease back, and write the row or end it."""
@@ -94,7 +104,7 @@ class EndRun(RowCommand[None]):
         said = {
             "finished_at": transaction.book.now,
             "ok": self.ok,
-            "result": dict(self.result),
+            "result": {"error": self.error} if self.result is None else dict(self.result),
         }
         ended = await connection.execute(
             update(HISTORY).where(HISTORY.c.id == run.id).values(**said)
@@ -143,5 +153,5 @@ async def _end_dead(transaction: Transaction, name: str) -> None:
             HISTORY.c.finished_at.is_(None),
             HISTORY.c.is_dry_run.is_(False),
         )
-        .values(finished_at=transaction.book.now, ok=False, result=dict(CUT_SHORT))
+        .values(finished_at=transaction.book.now, ok=False, result={"error": CUT_SHORT})
     )

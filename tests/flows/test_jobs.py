@@ -1,6 +1,7 @@
 """A job that somebody asks for: one run among all processes, looked at first, remembered after."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,7 @@ from routstr.flows.operate import take_job
 from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import Job
 from routstr.ledger.job_runs import PruneHistory
+from routstr.ledger.reads_jobs import job_rows
 from tests.fakes.mint import FakeMint
 from tests.harness.till import ON_SQLITE, WAIT_S, Till, open_till
 
@@ -124,3 +126,37 @@ async def test_the_schedules_runs_are_kept_when_they_tell_something(till: Till) 
     assert await till.ctx.ledger.submit(PruneHistory(before=before, keep_max=9)) == 1
     assert await till.ctx.ledger.submit(PruneHistory(before=before, keep_max=0)) == 1
     assert await runs_of(till.ctx) == []
+
+
+async def test_an_accident_lifts_no_verdict_and_gives_none(till: Till) -> None:
+    """Withdrawals hang on what the last audit found, not on whether the last one came to an end."""
+    told: list[tuple[bool, Result] | None] = [(True, {"n": 1}), None, (False, {"n": 2}), None]
+
+    async def work(_: Context) -> tuple[bool, Result]:
+        found = told.pop(0)
+        if found is None:
+            raise OSError
+        return found
+
+    verdicts = []
+    for _ in range(4):
+        await till.later(10)
+        with suppress(OSError):
+            await JobRunner(till.ctx, ()).run_once(Job(name="audit", every_s=10, run=work))
+        async with till.ctx.database.reading() as connection:
+            row = (await job_rows(connection))["audit"]
+        verdicts.append((row.ok, row.result, row.lease_until))
+    assert verdicts == [(True, {"n": 1}, None)] * 2 + [(False, {"n": 2}, None)] * 2
+    newest, broken, accident = await runs_of(till.ctx, "audit")
+    assert newest.result == accident.result == {"error": "broke off"}
+    assert broken.result == {"n": 2}
+    (shown,) = [job for job in await jobs_shown(till.ctx) if job.name == "audit"]
+    assert (shown.ok, shown.result) == (False, newest.result)
+
+
+@ON_SQLITE
+async def test_whoever_is_alone_takes_a_dead_nodes_job(till: Till) -> None:
+    assert await take_job(till.ctx, "expire", lease_s=900)
+    with pytest.raises(Pending):
+        await start_job(till.ctx, "expire", dry_run=False, asked_by="ada")
+    assert await run_job(till.ctx, "expire", asked_by="ada") == (True, {"ended": 0})

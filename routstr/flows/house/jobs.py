@@ -52,7 +52,9 @@ async def jobs_shown(ctx: Context) -> tuple[JobShown, ...]:
 
 
 def _shown(ctx: Context, work: Work, row: JobRow | None, run: RunView | None) -> JobShown:
-    last = row if row is not None else run
+    last: JobRow | RunView | None = row
+    if run is not None and (row is None or _ended_later(run, row)):
+        last = run
     leased_until = None if row is None else row.lease_until
     return JobShown(
         name=work.name,
@@ -67,6 +69,13 @@ def _shown(ctx: Context, work: Work, row: JobRow | None, run: RunView | None) ->
         ok=None if last is None else last.ok,
         result=None if last is None else last.result,
     )
+
+
+def _ended_later(run: RunView, row: JobRow) -> bool:
+    """One that broke off is in the history alone: the job's own row has what was found out."""
+    if run.finished_at is None or run.ok:
+        return False
+    return row.finished_at is None or run.finished_at > row.finished_at
 
 
 async def runs_of(
@@ -103,15 +112,18 @@ async def start_job(ctx: Context, name: str, *, dry_run: bool, asked_by: str) ->
 
 
 async def run_job(ctx: Context, name: str, *, asked_by: str) -> tuple[bool, Mapping[str, object]]:
-    """The same, waiting for its end: whether all is well, and the result.
+    """The same by a process of its own, waiting for its end: whether all is well, and the result.
 
     Raises what `start_job` does, and what the job raises.
     """
-    work, run = await _begun(ctx, name, dry_run=False, asked_by=asked_by)
+    is_alone = ctx.database.dialect == "sqlite"
+    work, run = await _begun(ctx, name, dry_run=False, asked_by=asked_by, is_alone=is_alone)
     return await _carry_out(ctx, work, run)
 
 
-async def _begun(ctx: Context, name: str, *, dry_run: bool, asked_by: str) -> tuple[Work, Run]:
+async def _begun(
+    ctx: Context, name: str, *, dry_run: bool, asked_by: str, is_alone: bool = False
+) -> tuple[Work, Run]:
     work = work_of(name)
     if dry_run and work.preview is None:
         raise _no_preview(work)
@@ -122,6 +134,7 @@ async def _begun(ctx: Context, name: str, *, dry_run: bool, asked_by: str) -> tu
         lease_s=work.lease_s if work.is_shared and not dry_run else None,
         is_dry=dry_run,
         asked_by=asked_by,
+        is_alone=is_alone,
     )
     await ctx.ledger.submit(StartRun(run_of=run))
     ctx.failpoint("job.begun")
@@ -130,19 +143,19 @@ async def _begun(ctx: Context, name: str, *, dry_run: bool, asked_by: str) -> tu
 
 async def _carry_out(ctx: Context, work: Work, run: Run) -> tuple[bool, Mapping[str, object]]:
     """Do it, and write how it ended even if it was cut short."""
-    ok = False
-    result: Mapping[str, object] = CUT_SHORT
+    ok, error = False, CUT_SHORT
+    result: Mapping[str, object] | None = None
     started_at = ctx.clock.now()
     try:
         if run.is_dry:
             ok, result = True, await _previewed(ctx, work)
         else:
             ok, result = await work.run(ctx)
-    except RoutstrError as error:
-        result = {"error": error.code}
+    except RoutstrError as refused:
+        error = refused.code
         raise
     except OSError:
-        result = {"error": "unreachable"}
+        error = "unreachable"
         raise
     finally:
         ctx.failpoint("job.done")
@@ -153,6 +166,7 @@ async def _carry_out(ctx: Context, work: Work, run: Run) -> tuple[bool, Mapping[
                 result=result,
                 kept_since=started_at,
                 next_in_s=work.due_again_s(ctx.limits),
+                error=error,
             )
         )
     return ok, result
