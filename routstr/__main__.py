@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from routstr import __version__
 from routstr.app import create_app, end_requests
-from routstr.cli import audit, backup, catalog, jobs, upstreams, verify, wallet
+from routstr.cli import audit, backup, backup_restore, catalog, jobs, upstreams, verify, wallet
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.errors import ConfigError, RoutstrError
 from routstr.flows.context import Context
@@ -36,6 +36,7 @@ cli = typer.Typer(
 cli.command("audit")(audit.command)
 cli.command("verify")(verify.command)
 cli.add_typer(wallet.cli, name="wallet")
+backup.cli.command("restore")(backup_restore.command)
 cli.add_typer(backup.cli, name="backup")
 cli.add_typer(upstreams.cli, name="upstreams")
 cli.add_typer(jobs.cli, name="jobs")

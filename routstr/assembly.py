@@ -52,6 +52,7 @@ from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.migrate import migrate
 from routstr.ledger.seed import acceptance_index, wallet_mnemonic
+from routstr.ledger.target import check_filled
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
 
@@ -116,6 +117,7 @@ async def open_ledger(
     vault = Vault(master_key(settings, may_write=may_write), random_bytes=secrets.token_bytes)
     await check_reachable(database)
     await check_durability(database)
+    await check_filled(database)
     if may_write:
         await migrate(settings.database_url)
     clock = WallClock()

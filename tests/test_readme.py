@@ -69,7 +69,9 @@ def test_every_command_it_names_exists() -> None:
     assert named <= targets
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/money.md", "docs/receipts.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/money.md", "docs/receipts.md", "docs/backup.md"]
+)
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]

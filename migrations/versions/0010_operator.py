@@ -29,6 +29,10 @@ TOKENS = ("input_tokens", "output_tokens")
 
 
 def upgrade() -> None:
+    op.add_column(
+        "mint_operation",
+        sa.Column("is_from_copy", sa.Boolean(), nullable=False, server_default=sa.text("false")),
+    )
     op.add_column("admin_user", sa.Column("recovery_codes", JSON, nullable=True))
     op.add_column("admin_user", sa.Column("enrolled_at", TIME, nullable=True))
     op.add_column("admin_user", sa.Column("totp_last_by", sa.Text(), nullable=True))
@@ -156,3 +160,4 @@ def downgrade() -> None:
         op.drop_column("admin_session", name)
     for name in ("totp_last_by", "enrolled_at", "recovery_codes"):
         op.drop_column("admin_user", name)
+    op.drop_column("mint_operation", "is_from_copy")

@@ -33,7 +33,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(report_json(report)))
     else:
-        _print_report(report)
+        print_report(report)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -53,7 +53,8 @@ async def _audit(settings: Settings, *, full: bool, deep: bool) -> AuditReport:
         )
 
 
-def _print_report(report: AuditReport) -> None:
+def print_report(report: AuditReport) -> None:
+    """The audit for people: invariant by invariant, what there is, and the verdict."""
     table = Table(title="Audit", title_justify="left")
     for column in ("invariant", "what always holds", "found"):
         table.add_column(column)

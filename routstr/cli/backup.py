@@ -38,14 +38,14 @@ def create(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(_json(seen)))
     else:
-        typer.echo(_store(settings).directory / seen.name)
+        typer.echo(directory_of(settings).directory / seen.name)
         typer.echo(KEEP, err=True)
 
 
 @cli.command(name="list")
 def list_all(as_json: AsJson = False) -> None:
     """Show the backups there are, newest first."""
-    found = _store(quiet_settings()).listed()
+    found = directory_of(quiet_settings()).listed()
     if as_json:
         typer.echo(json.dumps([_json(each) for each in found]))
         return
@@ -63,7 +63,7 @@ def list_all(as_json: AsJson = False) -> None:
 def verify(name: Name, as_json: AsJson = False) -> None:
     """Open a backup to its last byte, and check the database in it; exit 1 if it is not whole."""
     settings = quiet_settings()
-    store = _store(settings)
+    store = directory_of(settings)
     store = opener(settings, store.find(name))
     header, manifest = asyncio.run(_verify(store, name))
     if as_json:
@@ -85,7 +85,7 @@ async def _verify(store: BackupStore, name: str) -> tuple[Header, Manifest]:
     return await in_thread(lambda check: store.verify(name, now=now, check=check))
 
 
-def _store(settings: Settings) -> BackupStore:
+def directory_of(settings: Settings) -> BackupStore:
     """The directory, to look at only: no key is needed for that."""
     return backup_store(settings, b"")
 

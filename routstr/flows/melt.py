@@ -51,10 +51,14 @@ Answer = MeltQuote | MintFailure | UntrustedMint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the mint says: the quote, None if it knows none, and the states of the inputs."""
+    """What the mint says: the quote, None if it knows none, and the states of the inputs.
+
+    `spent` names those that are.
+    """
 
     quote: MeltQuote | None
     states: Set[ProofState]
+    spent: tuple[str, ...] = ()
 
     @property
     def is_under_way(self) -> bool:
@@ -149,6 +153,9 @@ async def _examine(
     if standing.is_under_way:
         is_pending = quote is not None and quote.state is QuoteState.PENDING
         return await _wait(ctx, operation, api_key_id, ACCEPTED if is_pending else settled)
+    if standing.spent and operation.is_from_copy and quote is not None:
+        # It was refused in the life after the copy, and its inputs went elsewhere.
+        return await _fail(ctx, operation, api_key_id, SPENT, lost=standing.spent)
     if standing.states != {ProofState.UNSPENT}:
         log.error("melt_in_doubt", operation_id=operation.id, reason="spent, and not paid for it")
         return await _watch(ctx, operation, SPENT)
@@ -168,7 +175,8 @@ async def _ask(ctx: Context, operation: Operation) -> Standing:
         log.info("melt_quote_unknown", operation_id=operation.id)
     ys = [y_of(str(proof["secret"])) for proof in operation.inputs]
     states = await ctx.mints.check_state(url, ys, priority=_priority(operation))
-    return Standing(quote=quote, states=frozenset(states.values()))
+    spent = tuple(y for y in ys if states[y] is ProofState.SPENT)
+    return Standing(quote=quote, states=frozenset(states.values()), spent=spent)
 
 
 def _priority(operation: Operation) -> Priority:
@@ -272,10 +280,14 @@ async def _unblind(
     return change
 
 
-async def _fail(ctx: Context, operation: Operation, api_key_id: str, code: str) -> WithdrawalView:
-    """A definite no: everything is as if never begun."""
+async def _fail(
+    ctx: Context, operation: Operation, api_key_id: str, code: str, *, lost: Sequence[str] = ()
+) -> WithdrawalView:
+    """A definite no: everything is as if never begun, but for coins that were spent elsewhere."""
     ctx.failpoint("melt.refused")
-    view = await ctx.ledger.submit(FailMelt(operation=operation, api_key_id=api_key_id, code=code))
+    view = await ctx.ledger.submit(
+        FailMelt(operation=operation, api_key_id=api_key_id, code=code, lost=lost)
+    )
     ctx.failpoint("melt.failed")
     return view
 

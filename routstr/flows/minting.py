@@ -150,7 +150,8 @@ async def _judge_mint(ctx: Context, evidence: Evidence) -> Signed | Open | None:
     if quote.state is QuoteState.PENDING:
         return Waiting()
     states = await ctx.mints.check_state(operation.mint_url, found.ys, priority=priority)
-    if quote.state is QuoteState.ISSUED and set(states.values()) == {ProofState.UNSPENT}:
+    is_ours = operation.is_from_copy or set(states.values()) == {ProofState.UNSPENT}
+    if quote.state is QuoteState.ISSUED and is_ours:
         return found
     return Doubtful(reason="the mint signed these outputs for something else")
 

@@ -113,7 +113,7 @@ async def states_of(
     states: dict[str, ProofState] = {}
     for first in range(0, len(found), STATES_BATCH):
         ys = [each.y for each in found[first : first + STATES_BATCH]]
-        states |= await _patiently(ctx, partial(ctx.mints.check_state, mint_url, ys))
+        states |= await patiently(ctx, partial(ctx.mints.check_state, mint_url, ys))
     return states
 
 
@@ -121,7 +121,7 @@ async def _signatures(
     ctx: Context, mint_url: str, outputs: Sequence[Output]
 ) -> Mapping[str, BlindSignature]:
     messages = [output.message() for output in outputs]
-    return await _patiently(
+    return await patiently(
         ctx, partial(ctx.mints.restore, mint_url, messages, priority=Priority.RECOVERY)
     )
 
@@ -164,7 +164,7 @@ async def _store(
     )
 
 
-async def _patiently(ctx: Context, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+async def patiently(ctx: Context, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """The answer, however often the mint has to be asked: a scan is long, and limits are low.
 
     Nothing here changes anything at the mint. Raises MintUnreachable, UntrustedMint.

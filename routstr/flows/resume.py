@@ -38,12 +38,13 @@ async def resume(ctx: Context, *, patience_s: float = PATIENCE_S) -> int:
     async with ctx.database.reading() as connection:
         mint_ids = await mints_with_due_operations(connection, ctx.clock.now())
     driven = await side_by_side(
-        ctx, "resume", mint_ids, partial(_resume_at, ctx), patience_s=patience_s
+        ctx, "resume", mint_ids, partial(resume_at, ctx), patience_s=patience_s
     )
     return sum(driven.values())
 
 
-async def _resume_at(ctx: Context, mint_id: str) -> int:
+async def resume_at(ctx: Context, mint_id: str) -> int:
+    """Drive every operation that is due at one mint; how many were."""
     driven = 0
     while True:
         claimed = await ctx.ledger.submit(

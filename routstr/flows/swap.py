@@ -203,7 +203,10 @@ async def _judge_swap(ctx: Context, evidence: Evidence) -> Signed | Open | None:
         operation.mint_url, [*ys, *new_ys], priority=evidence.priority
     )
     if found is not None:
-        return _confirmed(found, {states[y] for y in ys}, {states[y] for y in new_ys})
+        coins = {states[y] for y in new_ys}
+        return _confirmed(
+            found, {states[y] for y in ys}, coins, may_be_spent=operation.is_from_copy
+        )
     if ProofState.SPENT in states.values():
         was_told = evidence.refusal is not None and evidence.refusal.refusal is Refusal.SPENT
         is_watched = operation.state is OperationState.WATCH
@@ -219,16 +222,17 @@ SWAP: Final = Call(name="swap", post=_post_swap, judge=_judge_swap)
 
 
 def _confirmed(
-    found: Signed, inputs: Set[ProofState], outputs: Set[ProofState]
+    found: Signed, inputs: Set[ProofState], outputs: Set[ProofState], *, may_be_spent: bool
 ) -> Signed | Waiting | Doubtful:
     """What was restored, if it is what the inputs were swapped for.
 
     Counters of the past, from an old copy of the database, make outputs that the mint signed in
-    another life: its signatures say nothing of these inputs, and the coins may long be spent.
+    another life: its signatures say nothing of these inputs, and the coins may long be spent. But
+    what was prepared before the copy was made had counters of its own: there spent coins are ours.
     """
     if ProofState.PENDING in inputs:
         return Waiting()
-    if inputs == {ProofState.SPENT} and outputs == {ProofState.UNSPENT}:
+    if inputs == {ProofState.SPENT} and (may_be_spent or outputs == {ProofState.UNSPENT}):
         return found
     return Doubtful(reason="the mint signed these outputs for something else")
 

@@ -285,11 +285,15 @@ class FinishMelt(RowCommand[WithdrawalView]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailMelt(RowCommand[WithdrawalView]):
-    """A definite no of the mint: the coins go back to the purse, all of the money to the key."""
+    """A definite no of the mint: the coins go back to the purse, all of the money to the key.
+
+    But for coins that were spent all the same: they are `lost`, and the loss is the operator's.
+    """
 
     operation: Operation = field(repr=False)
     api_key_id: str
     code: str
+    lost: Sequence[str] = field(default=(), repr=False)
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -299,6 +303,16 @@ class FailMelt(RowCommand[WithdrawalView]):
     async def run(self, transaction: Transaction) -> WithdrawalView:
         """sent → failed, pending → failed, one refund row."""
         failing = self.operation
+        if self.lost:
+            await transaction.connection.execute(
+                update(PROOF)
+                .where(
+                    PROOF.c.operation_id == failing.id,
+                    PROOF.c.state == "reserved",
+                    PROOF.c.y.in_(list(self.lost)),
+                )
+                .values(state="lost")
+            )
         return await fail_melt(
             transaction,
             failing,

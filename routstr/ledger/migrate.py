@@ -5,6 +5,7 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from routstr.ledger.engine import PoolSettings, open_database
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
+
+
+def knows_revision(revision: str) -> bool:
+    """Whether a schema of that revision is one of this version of the node, or an older one."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    return revision in {each.revision for each in scripts.walk_revisions()}
 
 
 async def migrate(database_url: str, revision: str = "head") -> None:

@@ -69,6 +69,9 @@ async def adopt_mnemonic(
     index = max(await acceptance_index(database) + 1, acceptance_key)
     async with database.writer.begin() as connection:
         await _check_unused(connection, database, now)
+        mark = await plain_setting(ReadConnection(connection), RESTORE)
+        if mark is not None and mark.get("backup") is not None and mark.get("state") != "done":
+            raise RestoreRefused("this database is a half restored backup; finish that first")
         known = await stored_mnemonic(ReadConnection(connection), vault)
         if known != mnemonic:
             if (await connection.execute(HAS_LIVED)).first() is not None:
@@ -84,23 +87,28 @@ async def adopt_mnemonic(
                     created_at=now,
                 )
             )
-            await _set(connection, ACCEPTANCE_INDEX, {"index": index}, now)
-        await _set(connection, RESTORE, {"state": "running"}, now)
+            await put_setting(connection, ACCEPTANCE_INDEX, {"index": index}, now)
+        await put_setting(connection, RESTORE, {"state": "running"}, now)
 
 
 async def finish_restore(database: Database, *, now: datetime) -> None:
     """Every mint was scanned: nodes may start again."""
     async with database.writer.begin() as connection:
-        await _set(connection, RESTORE, {"state": "done"}, now)
+        await put_setting(connection, RESTORE, {"state": "done"}, now)
 
 
 async def check_restored(connection: ReadConnection) -> None:
     """Raises ConfigError while a restore of this database was begun and not finished."""
     value = await plain_setting(connection, RESTORE)
-    if value is not None and value.get("state") != "done":
+    if value is None or value.get("state") == "done":
+        return
+    if value.get("backup") is not None:
         raise ConfigError(
-            "the wallet of this database is half restored: run `routstr wallet restore` again"
+            "this database is a half restored backup: run `routstr backup restore` again"
         )
+    raise ConfigError(
+        "the wallet of this database is half restored: run `routstr wallet restore` again"
+    )
 
 
 async def _check_unused(connection: LedgerConnection, database: Database, now: datetime) -> None:
@@ -120,9 +128,10 @@ async def _next_version(connection: LedgerConnection, name: str) -> int:
     return int(await connection.scalar(highest) or 0) + 1
 
 
-async def _set(
+async def put_setting(
     connection: LedgerConnection, name: str, value: Mapping[str, object], now: datetime
 ) -> None:
+    """A new version of what a restore keeps in mind."""
     await connection.execute(
         insert(SETTING).values(
             name=name,
@@ -142,7 +151,8 @@ class StoreRestored(RowCommand[int]):
     """Keep what a mint has signed of one keyset and calls unspent; yields what that is worth.
 
     `outputs`, `proofs` and `ys` go position by position; `next_counter` is one more than the
-    highest counter ever signed. Refuses with RestoreRefused at a mint this database dealt with.
+    highest counter ever signed. Refuses with RestoreRefused at a mint this database dealt with,
+    unless it `has_lived`, as the copy in a backup has: then it yields what is new here.
     """
 
     mint_id: str
@@ -154,6 +164,7 @@ class StoreRestored(RowCommand[int]):
     ys: Sequence[str] = field(repr=False)
     next_counter: int
     owner: str
+    has_lived: bool = False
 
     async def run(self, transaction: Transaction) -> int:
         """Store those not here yet, and move the counter forward."""
@@ -161,7 +172,7 @@ class StoreRestored(RowCommand[int]):
         lived = select(OPERATION.c.id).where(
             OPERATION.c.mint_id == self.mint_id, OPERATION.c.kind != "restore"
         )
-        if await connection.scalar(lived.limit(1)) is not None:
+        if not self.has_lived and await connection.scalar(lived.limit(1)) is not None:
             raise RestoreRefused(f"{NOT_EMPTY} ({self.mint_url})")
         stored = select(OUTPUT.c.counter).where(OUTPUT.c.keyset_id == self.keyset_id)
         known = set((await connection.execute(stored)).scalars())
@@ -173,7 +184,8 @@ class StoreRestored(RowCommand[int]):
             .where(KEYSET.c.id == self.keyset_id, KEYSET.c.next_counter < self.next_counter)
             .values(next_counter=self.next_counter)
         )
-        return sum(proof.amount for proof in self.proofs)
+        kept = fresh if self.has_lived else range(len(self.proofs))
+        return sum(self.proofs[n].amount for n in kept)
 
     async def _store(self, transaction: Transaction, fresh: Sequence[int]) -> None:
         outputs = tuple(self.outputs[n] for n in fresh)

@@ -85,6 +85,7 @@ class Operation:
     quote_id: str | None = field(default=None, repr=False)
     watch_until: datetime | None = None
     last_code: str | None = None
+    is_from_copy: bool = False
 
     @property
     def inputs(self) -> tuple[dict[str, object], ...]:
@@ -245,6 +246,7 @@ async def load_operation(
         lease_owner=row.lease_owner,
         watch_until=row.watch_until,
         last_code=row.last_code,
+        is_from_copy=row.is_from_copy,
     )
 
 

@@ -274,7 +274,11 @@ class KeysetRow(Row, table=True):
 
 
 class MintOperation(Row, table=True):
-    """One call to a mint, committed before it is made: what to send, who sends, what is known."""
+    """One call to a mint, committed before it is made: what to send, who sends, what is known.
+
+    `is_from_copy`: it was open when a backup was restored, so a life that nobody here remembers may
+    have ended it, and spent what it brought.
+    """
 
     __tablename__ = "mint_operation"
     __table_args__ = (
@@ -317,6 +321,7 @@ class MintOperation(Row, table=True):
     last_code: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=UtcTime)
     ended_at: datetime | None = Field(default=None, index=True, sa_type=UtcTime)
+    is_from_copy: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class MintOutput(Row, table=True):
