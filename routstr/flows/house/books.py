@@ -10,7 +10,7 @@ from routstr.flows.context import Context
 from routstr.flows.house.jobs import start_job
 from routstr.flows.operate import AUDIT_JOB
 from routstr.ledger.audit import TITLES
-from routstr.ledger.job_runs import CUT_SHORT, EndRun, Run, StartRun
+from routstr.ledger.job_runs import EndRun, Run, StartRun
 from routstr.ledger.reads_jobs import job_rows
 
 FULL_LEASE_S: Final = 3900.0  # as long as the database lets a full one read, and a little more
@@ -28,7 +28,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """The last audit; `ok` is None before the first one, and False as well when it did not end.
+    """The last audit that came to an end; `ok` is None before the first one.
 
     `is_running` while another one is, wherever.
     """
@@ -94,7 +94,8 @@ async def start_check(ctx: Context, *, full: bool, asked_by: str) -> None:
 
 async def _check_whole(ctx: Context, run: Run) -> None:
     """Do it, and write how it ended even if it was cut short."""
-    ok, result, started_at = False, CUT_SHORT, ctx.clock.now()
+    ok, started_at = False, ctx.clock.now()
+    result: Mapping[str, object] | None = None
     try:
         report = await audit(ctx, full=True, deep=False)
         ok, result = report.ok, told(report)
