@@ -15,7 +15,17 @@ from fastapi import FastAPI
 
 from routstr import __version__
 from routstr.app import create_app, end_requests
-from routstr.cli import audit, backup, backup_restore, catalog, jobs, upstreams, verify, wallet
+from routstr.cli import (
+    admin,
+    audit,
+    backup,
+    backup_restore,
+    catalog,
+    jobs,
+    upstreams,
+    verify,
+    wallet,
+)
 from routstr.config import Settings, check_for_serving, load_settings
 from routstr.errors import ConfigError, RoutstrError
 from routstr.flows.context import Context
@@ -35,6 +45,7 @@ cli = typer.Typer(
 )
 cli.command("audit")(audit.command)
 cli.command("verify")(verify.command)
+cli.add_typer(admin.cli, name="admin")
 cli.add_typer(wallet.cli, name="wallet")
 backup.cli.command("restore")(backup_restore.command)
 cli.add_typer(backup.cli, name="backup")
@@ -97,9 +108,8 @@ async def _tell_first_link(app: FastAPI, door: socket.socket) -> None:
     if token is None:
         return
     host, port = door.getsockname()[:2]
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
-    local = f"http://{f'[{here}]' if ':' in here else here}:{port}"
-    typer.echo(f"Set up the dashboard, once: {setup_url(ctx, token, local=local)}")
+    url = setup_url(ctx, token, host=str(host), port=int(port))
+    typer.echo(f"Set up the dashboard, once: {url}")
     sys.stdout.flush()
 
 

@@ -22,7 +22,7 @@ from routstr.ledger.reads import SETTING
 from routstr.ledger.sessions import SESSION, NewSession, write_session
 from routstr.ledger.tables import table_of
 from routstr.ledger.tables_admin import AdminUser
-from routstr.ledger.throttle import ThrottleScope, forgive
+from routstr.ledger.throttle import THROTTLE, ThrottleScope, forgive
 from routstr.ledger.vault import Vault
 
 ADMIN = table_of(AdminUser)
@@ -287,6 +287,8 @@ class ChangePassword(RowCommand[None]):
         if done.rowcount != 1:
             raise InvalidCredentials
         await end_all(transaction, self.user_id)
+        if self.was is None:  # who owns the machine need not wait for others' wrong tries
+            await transaction.connection.execute(delete(THROTTLE))
         await write_note(transaction, self.note)
 
 

@@ -57,8 +57,9 @@ HEX_64: Final = "[0-9a-f]" * 64
 TOKEN_START: Final = "[A-Za-z0-9_-]" * 16
 IN_CLEAR: Final = {
     "sqlite": f"({{0}} GLOB '*cashu[AB]{TOKEN_START}*' OR {{0}} GLOB '*sk-{HEX_64}*'"
-    f" OR {{0}} GLOB '*clm_{HEX_64}*')",
-    "postgresql": "CAST({0} AS text) ~ 'cashu[AB][A-Za-z0-9_-]{{16}}|(sk-|clm_)[0-9a-f]{{64}}'",
+    f" OR {{0}} GLOB '*clm_{HEX_64}*' OR {{0}} GLOB '*rst_{HEX_64}*')",
+    "postgresql": "CAST({0} AS text)"
+    " ~ 'cashu[AB][A-Za-z0-9_-]{{16}}|(sk-|clm_|rst_)[0-9a-f]{{64}}'",
 }
 
 
@@ -75,7 +76,8 @@ def guard_queries(dialect: Dialect) -> list[tuple[str, str]]:
 def secret_queries(dialect: Dialect, *, full: bool) -> list[tuple[str, str]]:
     """(I-23, SELECT of `table.column` per row): sealed columns are sealed, others hold no secret.
 
-    What the patterns know is a Cashu token, an API key of ours and a claim secret.
+    What the patterns know is a Cashu token, an API key or an admin's token of ours, and a claim
+    secret.
     """
     queries = []
     for table in metadata.sorted_tables:

@@ -6,6 +6,7 @@ can do nothing but that.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from routstr.core.totp import enrolment_uri, matching_step, secret_text
 from routstr.errors import InvalidCredentials, InvalidRequest, SetupRefused
@@ -17,6 +18,9 @@ from routstr.flows.house.passwords import SALT_BYTES, check_password
 from routstr.ledger.admins import ADMIN_NAME, CreateAdmin, Enrol, KeepSetupLink, ReplaceCodes
 from routstr.ledger.reads_admins import AdminView, SessionView, find_admin, setup_digest
 from routstr.ledger.sessions import AcceptCodes
+
+# Listening everywhere is listening here, where browsers keep a log-in without TLS.
+WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,10 @@ async def new_setup_link(ctx: Context, *, actor: str, is_first: bool = False) ->
     return token if kept else None
 
 
-def setup_url(ctx: Context, token: str, *, local: str) -> str:
-    """The link itself, at the node's public address, else at `local`; it is for one person."""
+def setup_url(ctx: Context, token: str, *, host: str, port: int) -> str:
+    """The link itself, at the node's public address, else where it listens; for one person."""
+    here = WILDCARDS.get(host, host)
+    local = f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
     base = (ctx.facts.http_url or local).rstrip("/")
     return f"{base}/admin/setup?token={token}"
 

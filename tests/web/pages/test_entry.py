@@ -66,7 +66,8 @@ async def test_the_set_up_from_the_link_to_the_dashboard(database_url: str) -> N
     async with open_shop(database_url) as shop:
         browser, late = Browser(shop), Browser(shop)
         token = await new_setup_link(shop.ctx, actor="node", is_first=True)
-        url = urlsplit(setup_url(shop.ctx, token or "", local="http://127.0.0.1:8000"))
+        url = urlsplit(setup_url(shop.ctx, token or "", host="::", port=8000))
+        assert url.netloc == "[::1]:8000"
         link = f"{url.path}?{url.query}"
         assert led(await browser.go("/admin/account")) == "/admin/setup"
         assert "routstr admin setup-link" in (await browser.go("/admin/setup")).text
