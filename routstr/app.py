@@ -113,6 +113,7 @@ async def end_requests(ctx: Context) -> None:
 
     What then still waits for a mint is left for the next start.
     """
+    ctx.herald.end()
     deadline_s = ctx.monotonic_s() + ctx.limits.shutdown_grace_s
     while (len(ctx.holds) or ctx.tasks.resumable) and ctx.monotonic_s() < deadline_s:
         await ctx.clock.sleep(STOP_POLL_S)

@@ -42,7 +42,15 @@ DOORS: Final[Mapping[str, Door]] = {
 }
 # Below /admin, what is for somebody who is not logged in yet, or only half.
 FRONT: Final = frozenset(
-    {"/admin/api/login", "/admin/login", "/admin/logout", "/admin/setup", "/admin/enrol"}
+    {
+        "/admin/api/login",
+        "/admin/login",
+        "/admin/logout",
+        "/admin/setup",
+        "/admin/enrol",
+        "/admin/enrol/codes",
+        "/admin/enrol/saved",
+    }
 )
 OWNED: Final = "/v1/receipts/{request_id}"  # its door is whoever paid for the request
 TIMEOUT_S: Final = 10.0

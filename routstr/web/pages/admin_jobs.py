@@ -87,11 +87,17 @@ def facts_of(result: Mapping[str, object] | None) -> list[tuple[str, object]]:
     for name, value in (result or {}).items():
         if isinstance(value, Mapping):
             found += [(f"{name} {inner}", each) for inner, each in value.items()]
-        elif isinstance(value, list | tuple):
-            found.append((name, ", ".join(str(each) for each in value)))
         else:
             found.append((name, value))
-    return [(name.replace("_", " "), value) for name, value in found]
+    return [(name.replace("_", " "), _plain(value)) for name, value in found]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(each) for each in value) or "none"
+    return value
 
 
 def _moment(text: str) -> datetime | None:

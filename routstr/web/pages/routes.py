@@ -9,8 +9,10 @@ from routstr.web.pages.admin_backups import router as backups_router
 from routstr.web.pages.admin_jobs import router as jobs_router
 from routstr.web.pages.admin_keys import router as keys_router
 from routstr.web.pages.admin_models import router as models_router
+from routstr.web.pages.admin_overview import router as overview_router
 from routstr.web.pages.admin_settings import router as settings_router
 from routstr.web.pages.admin_upstreams import router as upstreams_router
+from routstr.web.pages.admin_usage import router as usage_router
 from routstr.web.pages.begin import router as begin_router
 from routstr.web.pages.entry import router as entry_router
 from routstr.web.pages.kit import router as static_router
@@ -20,8 +22,6 @@ def page_routers() -> tuple[APIRouter, ...]:
     """All of them, the static files first."""
     return (
         static_router,
-        entry_router,
-        begin_router,
         account_router,
         actions_router,
         audit_router,
@@ -30,5 +30,9 @@ def page_routers() -> tuple[APIRouter, ...]:
         keys_router,
         models_router,
         settings_router,
+        overview_router,
         upstreams_router,
+        usage_router,
+        begin_router,
+        entry_router,
     )

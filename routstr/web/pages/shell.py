@@ -34,7 +34,8 @@ class Room:
 
 ROOMS: Final = (
     Room(name="overview", title="Overview", path="/admin"),
-    Room(name="keys", title="Keys", path="/admin/keys", group="Sales"),
+    Room(name="usage", title="Usage", path="/admin/usage", group="Sales"),
+    Room(name="keys", title="Keys", path="/admin/keys"),
     Room(name="models", title="Models & upstreams", path="/admin/models"),
     Room(name="invites", title="Invites", path="/admin/invites"),
     Room(name="mints", title="Mints", path="/admin/mints", group="Money"),

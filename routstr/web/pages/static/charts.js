@@ -1,4 +1,4 @@
-// Draws every [data-chart] with uPlot from the JSON block inside it:
+// Draws every [data-chart] with uPlot from that attribute's JSON:
 //   {"at": [unix seconds], "series": [{"name", "values": [number or null]}], "unit": "ms"}
 // Colours come from app.css; the same numbers are in a table below for who cannot see a line.
 (() => {
@@ -71,6 +71,14 @@
     box.style.left = `${Math.max(0, Math.min(room, left - box.offsetWidth / 2))}px`;
   }
 
+  // A value without neighbours makes no line: it is a point.
+  function alone(plot, series) {
+    const values = plot.data[series];
+    return values.flatMap((value, at) =>
+      value !== null && (values[at - 1] ?? values[at + 1] ?? null) === null ? [at] : [],
+    );
+  }
+
   function options(data, place, box) {
     const [accent, second, muted, line] = ["accent", "grey-8", "muted", "line"].map(colour);
     const span = data.at.at(-1) - data.at[0];
@@ -118,7 +126,7 @@
           fill: index === 0 && data.series.length === 1 ? faint(accent, 0.12) : undefined,
           width: 1.5,
           spanGaps: false,
-          points: { show: data.at.length < 3, size: 5 },
+          points: { show: true, size: 4, fill: index === 0 ? accent : second, filter: alone },
         })),
       ],
       hooks: { setCursor: [(plot) => tip(plot, box, data)] },
@@ -128,7 +136,7 @@
   function draw(figure) {
     forget(figure);
     const place = figure.querySelector("[data-plot]");
-    const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+    const data = JSON.parse(figure.dataset.chart);
     if (!data.at.length || !place.clientWidth) return;
     const box = document.createElement("span");
     box.className = "tip";
