@@ -3,18 +3,20 @@
 import json
 import re
 import secrets
+import time
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Dialog, Page, Request, Route, expect
+from playwright.async_api import Browser, Dialog, Page, Request, Route, expect
 
 from demo.process import NO_TLS
 from demo.wallet import Wallet
 from routstr.ecash.request import decode_request
 from routstr.ecash.token import decode_token, encode_token_v3
-from tests.browser.visiting import House, Visitor
+from tests.browser.visiting import PHONE, House, Visitor, visiting
+from tests.fakes.invoices import invoice
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -157,6 +159,30 @@ async def test_a_withdrawal_whose_answer_was_lost_leaves_once(
     assert len(keys) == 2
     assert len(set(keys)) == 1
     assert await balance_msat(house, await key_of(page)) == 18 * MSAT
+    visitor.errors.clear()
+
+
+async def test_a_token_that_is_refused_later_is_given_back(visitor: Visitor, house: House) -> None:
+    """It was sent, no answer came, the page was loaded anew, and then the node said no."""
+    page, token = visitor.page, await house.token(5)
+    await page.goto("/")
+    answers: list[str] = []
+
+    async def handle(route: Route) -> None:
+        answers.append(route.request.headers["idempotency-key"])
+        if len(answers) == 1:
+            await route.abort()
+        else:
+            error = {"code": "untrusted_mint", "type": "untrusted_mint", "message": "No."}
+            await route.fulfill(status=400, json={"error": error})
+
+    await page.route("**/v1/balance/create", handle)
+    await page.fill("#w-paste", token)
+    await page.click("#w-start [data-panel=token] [type=submit]")
+    await expect(page.locator("#w-resume")).to_contain_text("under way")
+    await page.reload()
+    await expect(page.locator("#w-tokens .secret")).to_have_text(token)
+    assert await page.evaluate("localStorage.getItem('routstr.pending')") is None
     visitor.errors.clear()
 
 
@@ -307,7 +333,52 @@ async def test_a_withdrawn_token_is_kept_until_it_is_saved_and_redeemed(
     await expect(page.locator("#w-past li")).to_contain_text("13\u00a0sat")
 
 
+async def test_a_lightning_payment_says_its_fee_before_it_leaves(
+    visitor: Visitor, house: House
+) -> None:
+    page = await begin(visitor, house, 100)
+    bill = invoice(
+        20 * MSAT,
+        payment_hash=secrets.token_bytes(32),
+        created_at=int(time.time()),
+        expiry_s=3_600,
+    )
+    await page.click("[data-open=withdraw]")
+    await page.click("#w-withdraw [data-tab=lightning]")
+    await page.fill("#w-send-to", bill)
+    await expect(page.locator("#w-send-sat")).to_be_hidden()
+    await page.get_by_role("button", name="See the fee").click()
+    says = page.locator("#w-send .reading")
+    await expect(says).to_contain_text("Fee, at most")
+    await expect(page.locator(BALANCE)).to_have_text("100\u00a0sat")
+    await page.get_by_role("button", name="Send 20 sat").click()
+    # The mint's Lightning is make-believe and takes 1 sat for it.
+    await expect(page.locator("#w-send [data-went]")).to_contain_text("sent fee 1\u00a0sat")
+    await expect(page.locator(BALANCE)).to_have_text("79\u00a0sat")
+    await page.click("#w-withdraw [data-tab=past]")
+    await expect(page.locator("#w-past li")).to_contain_text("over Lightning")
+    await expect(page.locator("#w-past li")).to_contain_text("sent")
+
+
 # ── a phone, and no script ────────────────────────────────────────────────────────────────────
+
+
+async def test_nothing_is_wider_than_a_phone(chromium: Browser, house: House) -> None:
+    async with visiting(chromium, house, theme="light", size=PHONE) as visitor:
+        page = await begin(visitor, house, 40)
+        await page.click("[data-open=topup]")
+        await page.click("#w-topup [data-tab=request]")
+        await page.click("#w-request [type=submit]")
+        await expect(page.locator("#w-request-bill img")).to_be_visible()
+        await page.fill("#w-prompt", "word" * 60)
+        await page.press("#w-prompt", "Enter")
+        await expect(page.locator(".bill-line")).to_contain_text("complete")
+        await page.click("[data-open=withdraw]")
+        await page.get_by_role("button", name=re.compile("Withdraw 39 sat")).click()
+        await expect(page.locator("#w-tokens .once")).to_be_visible()
+        fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        assert await page.evaluate(fits)
+        await page.get_by_role("button", name="Copy token").click()
 
 
 async def test_without_a_script_the_page_still_says_everything(

@@ -18,7 +18,7 @@ export class Failure extends Error {
 /** JSON from the node, with the key. Throws Failure. */
 export async function call(path, { method = "GET", body, key = apiKey.get(), headers = {}, signal } = {}) {
   const answer = await send(path, { method, body, key, headers, signal });
-  return json(answer);
+  return json(answer, path, headers);
 }
 
 /** The raw answer of a 2xx, for streams. Throws Failure. */
@@ -40,7 +40,7 @@ export async function send(path, { method = "GET", body, key = apiKey.get(), hea
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw lost();
+    throw lost(path, headers);
   }
   if (!answer.ok) throw failure(answer, await envelope(answer));
   return answer;
@@ -66,11 +66,11 @@ export async function repeat(begun) {
   }
 }
 
-async function json(answer) {
+async function json(answer, path, headers) {
   try {
     return await answer.json();
   } catch {
-    throw lost();
+    throw lost(path, headers);
   }
 }
 
@@ -83,14 +83,15 @@ async function envelope(answer) {
   }
 }
 
-function lost() {
-  return new Failure({
-    message: "The node could not be reached, or its answer was lost.",
-    who: "line",
-    money: "If it arrived, it counts once: asking again never pays twice.",
-    next: "Check your connection; this page asks again.",
-    isFinal: false,
-  });
+/** No answer: what that means for the money depends on what was asked. */
+function lost(path, headers) {
+  const about = { message: "The node could not be reached, or its answer was lost.", who: "line", isFinal: false };
+  if (headers["idempotency-key"]) {
+    const money = "If it arrived, it counts once: asking again never pays twice.";
+    return new Failure({ ...about, money, next: "Check your connection; this page asks again." });
+  }
+  const money = path.startsWith("/v1/chat/") ? "If it arrived, the history says what it cost." : NOTHING;
+  return new Failure({ ...about, money, next: NEXT_OF.line });
 }
 
 /** What an error of the API means; also for one that came inside a stream. */

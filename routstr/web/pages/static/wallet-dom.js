@@ -169,6 +169,14 @@ export async function busy(button, work) {
 /** Tabs over panels: buttons with `data-tab`, panels with `data-panel` of the same name. */
 export function tabs(root, onOpen = () => {}) {
   const buttons = $$("[data-tab]", root);
+  for (const panel of $$("[data-panel]", root)) {
+    const button = buttons.find((each) => each.dataset.tab === panel.dataset.panel);
+    button.id ||= `${root.id}-tab-${panel.dataset.panel}`;
+    panel.id ||= `${root.id}-${panel.dataset.panel}`;
+    button.setAttribute("aria-controls", panel.id);
+    panel.setAttribute("aria-labelledby", button.id);
+    if (panel.nodeName !== "FORM") panel.setAttribute("role", "tabpanel");
+  }
   const open = (name) => {
     for (const button of buttons) {
       const chosen = button.dataset.tab === name;

@@ -87,10 +87,11 @@ class Panel {
 
   /** Show the invoice that this browser waits for, if it is of this panel's kind and key. */
   changed() {
-    const waited = invoice.get();
+    const waited = invoice.get(this.purpose);
     const key = apiKey.get();
-    const isMine = waited !== null && waited.purpose === this.purpose
-      && (this.purpose === "create" ? key === null : Boolean(key?.endsWith(waited.of)));
+    // One that opens a key is watched to its end, also when another key came meanwhile.
+    const isMine = waited !== null
+      && (this.purpose === "create" || Boolean(key?.endsWith(waited.of)));
     if (!isMine) {
       this.stop();
       this.preview();
@@ -124,7 +125,7 @@ class Panel {
   }
 
   leave() {
-    invoice.forget();
+    invoice.forget(this.purpose);
     this.stop();
     toast("If somebody still pays that invoice, the money arrives all the same.");
   }
@@ -148,7 +149,7 @@ class Panel {
     } else if (isOpen) {
       this.timer = setTimeout(() => this.watch(waited), POLL_MS);
     } else {
-      invoice.forget();
+      invoice.forget(this.purpose);
     }
   }
 
@@ -158,7 +159,7 @@ class Panel {
     } catch (error) {
       if (error.status === 404) {
         fill(this.state, faultBox(error));
-        invoice.forget();
+        invoice.forget(this.purpose);
       }
       return null;
     }
@@ -175,7 +176,7 @@ class Panel {
     } else {
       toast("Paid, and its key was handed out before.", "bad");
     }
-    invoice.forget();
+    invoice.forget(this.purpose);
     this.field.value = "";
     this.stop();
     await this.app.refresh();

@@ -8,8 +8,9 @@ const KEY = "routstr.key";
 const PENDING = "routstr.pending";
 const KEPT = "routstr.kept";
 const INVOICE = "routstr.invoice";
-// A node remembers an Idempotency-Key for 72 hours; what is older is not asked for again.
-const PENDING_MS = 48 * 3600 * 1000;
+// A node remembers an Idempotency-Key for 72 hours; a withdrawal that is older is not asked for again.
+// A token may be sent at any time: the node takes each coin once.
+const WITHDRAWAL_MS = 48 * 3600 * 1000;
 const TAIL = 12;
 
 function read(name) {
@@ -53,7 +54,7 @@ export const pending = {
    * What is under way: {id, kind, body, of, startedAt}; kind is create, topup or refund, `of` the
    * end of the key it is for: with another key the same Idempotency-Key would be another action.
    */
-  all: () => (read(PENDING) ?? []).filter((each) => Date.now() - each.startedAt < PENDING_MS),
+  all: () => (read(PENDING) ?? []).filter((each) => each.kind !== "refund" || Date.now() - each.startedAt < WITHDRAWAL_MS),
   begin(kind, body, key) {
     const of = key === null ? null : key.slice(-TAIL);
     const begun = { id: newId(), kind, body, of, startedAt: Date.now() };
@@ -73,7 +74,7 @@ export const pending = {
 };
 
 export const kept = {
-  /** What was handed out and is on the page until it is saved: {id, kind, text, msat}; kind is token or key. */
+  /** What is on the page until it is saved: {id, kind, text, msat, why}; kind is token, key or returned. */
   all: () => read(KEPT) ?? [],
   add: (entry) => write(KEPT, [...kept.all().filter((each) => each.id !== entry.id), entry]),
   remove(id) {
@@ -82,10 +83,11 @@ export const kept = {
   },
 };
 
+/** The invoices that are waited for: one that opens a key, and one that tops up. */
 export const invoice = {
-  get: () => read(INVOICE),
-  set: (value) => write(INVOICE, value),
-  forget: () => write(INVOICE, null),
+  get: (purpose) => read(`${INVOICE}.${purpose}`),
+  set: (value) => write(`${INVOICE}.${value.purpose}`, value),
+  forget: (purpose) => write(`${INVOICE}.${purpose}`, null),
 };
 
 /** Call `changed` when another window of this page changed what is kept. */

@@ -94,17 +94,21 @@ function paintKept(app) {
   show(place, entries.length > 0);
 }
 
+const KEPT = {
+  token: ["Ecash, ready to redeem: ", "ready to redeem", "Whoever has this token has the money. It stays here until you have copied or saved it."],
+  key: ["Another key was made: ", "new key", "This browser holds another key already. Copy or save this one."],
+  returned: ["A token that was not taken", "yours", "Copy or save it before you take it off the page. "],
+};
+
 function keptBox(app, entry) {
-  const isToken = entry.kind === "token";
+  const isToken = entry.kind !== "key";
+  const [title, state, hint] = KEPT[entry.kind];
   const image = isToken ? qrImage(entry.text) : null;
-  const file = isToken ? `cashu-${sats(entry.msat).replace(/\s/g, "")}-sat.txt` : "routstr-key.txt";
+  const file = isToken ? "cashu-token.txt" : "routstr-key.txt";
   const box = el("div", { class: "once", "data-once": "", "data-kept-id": entry.id },
     el("div", { class: "row apart" },
-      el("p", { class: "strong" }, isToken ? "Ecash, ready to redeem: " : "Another key was made: ", amount(entry.msat)),
-      badge(isToken ? "ready to redeem" : "new key", "wait")),
-    el("p", { class: "small" }, isToken
-      ? "Whoever has this token has the money. It stays here until you have copied or saved it."
-      : "This browser holds another key already. Copy or save this one."),
+      el("p", { class: "strong" }, title, entry.msat ? amount(entry.msat) : null), badge(state, "wait")),
+    el("p", { class: "small" }, hint, entry.why ?? ""),
     el("div", { class: "bill" },
       image === null ? null : el("div", { class: "qr" }, el("img", { src: image, alt: "QR code of the token" })),
       el("div", { class: "stack grow" },
@@ -122,8 +126,8 @@ async function dismiss(app, box, entry) {
     const yes = await ask("It was not copied or saved", [
       entry.kind === "token"
         ? "As long as you have the key, Past withdrawals shows the token again until it is redeemed."
-        : "Without this key its money is out of reach.",
-    ], { yes: "Take it off the page", no: "Keep it here", danger: entry.kind === "key" });
+        : "This page is the only place that shows it.",
+    ], { yes: "Take it off the page", no: "Keep it here", danger: entry.kind !== "token" });
     if (!yes) return;
   }
   kept.remove(entry.id);
@@ -151,6 +155,7 @@ function startSend(app) {
   const field = $("#w-send-sat");
   const says = $("[data-says]", form);
   const fault = $("[data-fault]", form);
+  const went = $("[data-went]", form);
   const asking = $("[data-quote]", form);
   const sending = $("[data-send]", form);
   let body = null;
@@ -169,7 +174,10 @@ function startSend(app) {
     if (text === "" || Number.isNaN(wanted)) return null;
     return wanted === null ? { lightning_address: text } : { lightning_address: text, amount_sats: wanted };
   };
-  to.addEventListener("input", reset);
+  to.addEventListener("input", () => {
+    fill(went);
+    reset();
+  });
   field.addEventListener("input", reset);
   let balance = app.balanceMsat;
   app.onChange(() => {
@@ -202,7 +210,7 @@ function startSend(app) {
       to.value = "";
       field.value = "";
       reset();
-      await follow(app, says, view);
+      await follow(app, went, view);
     } catch (error) {
       tellFault(fault, error);
       if (error.isFinal) reset();

@@ -38,10 +38,14 @@ const app = {
 
 // ── the key ────────────────────────────────────────────────────────────────────────────────────
 
+let infoOf = null;
+
 async function refresh() {
   const key = apiKey.get();
+  if (key !== infoOf) app.info = null;
+  infoOf = key;
   if (key === null) {
-    app.info = null;
+    fill($("#w-fault"));
     paint();
     return;
   }
@@ -83,7 +87,6 @@ function paintBalance(info) {
 /** Keep a key in this browser. */
 async function useKey(text) {
   apiKey.set(text);
-  app.info = null;
   await refresh();
 }
 
@@ -96,7 +99,7 @@ async function forget() {
   ], { yes: "Forget key", danger: true });
   if (!yes) return;
   apiKey.forget();
-  invoice.forget();
+  invoice.forget("topup");
   for (const each of pending.all()) if (each.of) pending.end(each.id);
   toast("The key is gone from this browser.");
   await refresh();
@@ -170,10 +173,33 @@ async function resume() {
       waitMs = ASK_AGAIN_MS;
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
-      if (error.isFinal) toast(`${DOING[begun.kind]} did not happen: ${error.message}`, "bad");
+      if (error.isFinal) refused(begun, error);
       else askAgain();
     }
   }
+  paintPending();
+}
+
+/** What was pasted in another visit is in no field any more: it is shown, unless it is spent. */
+function refused(begun, error) {
+  toast(`${DOING[begun.kind]} did not happen: ${error.message}`, "bad");
+  if (begun.kind !== "refund" && !error.code.includes("already_spent")) giveBack(begun, error.message);
+}
+
+function giveBack(begun, why) {
+  kept.add({ id: begun.id, kind: "returned", text: begun.body.initial_balance_token ?? begun.body.cashu_token, why });
+  paint();
+}
+
+async function stopAsking(begun) {
+  const yes = await ask("Stop asking?", [
+    begun.kind === "refund"
+      ? "If the node took it, the withdrawal goes on without this page; Past withdrawals has it."
+      : "The token is put on this page. If the node took it already, it is spent; if not, it is still yours.",
+  ], { yes: "Stop asking" });
+  if (!yes) return;
+  pending.end(begun.id);
+  if (begun.kind !== "refund") giveBack(begun, "You stopped before the answer was certain.");
   paintPending();
 }
 
@@ -184,7 +210,9 @@ function paintPending() {
     el("div", { class: "say" }, el("div", {},
       el("strong", {}, `${DOING[each.kind]} is under way. `),
       "This page asks until the answer is certain; asking again never pays twice.")),
-    el("button", { class: "button small", type: "button", onclick: resume }, "Ask now"))));
+    el("div", { class: "row tight" },
+      el("button", { class: "button small", type: "button", onclick: resume }, "Ask now"),
+      el("button", { class: "button small quiet", type: "button", onclick: () => stopAsking(each) }, "Stop asking")))));
   show(place, left.length > 0);
 }
 
@@ -205,6 +233,7 @@ async function measure() {
     await call("/health", { key: null });
     dot.textContent = `Online · ${Math.max(1, Math.round(performance.now() - began))} ms`;
     dot.classList.add("on");
+    if (app.info === null && apiKey.get() !== null) refresh();
   } catch {
     dot.textContent = "Not reachable";
     dot.classList.remove("on");
@@ -227,10 +256,7 @@ function start() {
   startChat(app);
   startHistory(app);
   startShop(app);
-  onOtherWindow(() => {
-    app.info = null;
-    refresh();
-  });
+  onOtherWindow(refresh);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) refresh();
   });
