@@ -16,6 +16,7 @@ from playwright.async_api import Browser, async_playwright
 
 from demo.mint import RealMint
 from demo.servers import DemoUpstream
+from tests.browser.operator import Operator, set_up
 from tests.browser.visiting import House, Visitor, visiting
 from tests.harness.process import NodeProcess
 
@@ -59,3 +60,9 @@ async def chromium() -> AsyncIterator[Browser]:
 async def visitor(chromium: Browser, house: House) -> AsyncIterator[Visitor]:
     async with visiting(chromium, house) as visitor:
         yield visitor
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def operator(chromium: Browser, house: House) -> Operator:
+    """He who set the node up."""
+    return await set_up(chromium, house)

@@ -1,12 +1,14 @@
 """Somebody with a browser at a running node; whatever a page complains of is heard."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from demo.mint import RealMint
@@ -15,9 +17,22 @@ from tests.harness.process import NodeProcess
 
 Theme = Literal["light", "dark"]
 
+LINK: Final = re.compile(r"Set up the dashboard, once: (\S+)")
 PATIENCE_MS: Final = 15_000
 DESKTOP: Final = (1280, 900)
 PHONE: Final = (390, 844)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key with money on it."""
+
+    text: str
+    key_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.text}"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,12 +41,27 @@ class House:
 
     node: NodeProcess
     mint: RealMint
+    key_ids: list[str] = field(default_factory=list)  # of those that have bought something
+
+    @property
+    def setup_link(self) -> str:
+        """What the node printed at its first start."""
+        found = LINK.search(self.node.log)
+        assert found is not None, self.node.log
+        return found[1]
 
     async def token(self, amount_sat: int) -> str:
         """Fresh ecash of the mint."""
         async with Wallet(self.mint.url, seed=secrets.token_bytes(64)) as wallet:
             await wallet.mint(amount_sat)
             return await wallet.send(amount_sat)
+
+    async def key(self, amount_sat: int) -> Key:
+        """A new key for fresh ecash."""
+        body = {"initial_balance_token": await self.token(amount_sat)}
+        async with httpx.AsyncClient(base_url=self.node.url, trust_env=False) as http:
+            made = (await http.post("/v1/balance/create", json=body, timeout=30)).json()
+        return Key(text=made["api_key"], key_id=made["key_id"])
 
 
 @dataclass(kw_only=True)
@@ -81,4 +111,4 @@ async def visiting(
         yield visitor
     finally:
         await asyncio.wait_for(context.close(), timeout=PATIENCE_MS / 1000)
-    assert visitor.errors == []
+    assert not visitor.errors, visitor.errors
