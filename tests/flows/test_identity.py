@@ -192,6 +192,9 @@ async def test_an_address_is_counted_and_a_session_too(ctx: Context, clock: Mova
             await enter(ctx, "1", "wrong", Peer(address="203.0.113.9"))
         except (InvalidCredentials, RateLimited) as refusal:
             waits.append(refusal.retry_after_s)
+    # not even behind the same address is a browser shut out that logged in before
+    known = Peer(address="203.0.113.9", device=opened.device)
+    await enter(ctx, await fresh_code(ctx), peer=known)
     assert waits[:10] == [None] * 10
     assert all(wait is not None for wait in waits[10:])
     heard = []

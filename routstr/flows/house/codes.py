@@ -42,7 +42,7 @@ def recovery_hash(ctx: Context, code: str) -> str:
 def proof_of(ctx: Context, admin: AdminView, code: str, *, attempt: str) -> Proof | None:
     """What a code proves as far as memory knows; using it up is the ledger's. None: it is wrong."""
     plain = _plain(code)
-    if len(plain) > CODE_CHARS_MAX:
+    if len(plain) > CODE_CHARS_MAX or not plain.isascii():
         return None
     step = matching_step(
         secret_of(ctx, admin),

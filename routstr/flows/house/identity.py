@@ -238,11 +238,11 @@ async def _note_failure(ctx: Context, peer: Peer, action: str, *, actor: str = N
 
 
 def _login_scopes(ctx: Context, peer: Peer) -> list[ThrottleScope]:
-    """The account's, or that of a browser that logged in before, and the address's."""
-    device = peer.device if peer.device and _is_device(ctx, peer.device) else None
-    account = "login|account" if device is None else f"login|device|{device}"
+    """The account's and the address's; alone its own of a browser that logged in before."""
+    if peer.device and _is_device(ctx, peer.device):
+        return [_scope(ctx, f"login|device|{peer.device}", ACCOUNT_FREE, ACCOUNT_WAIT_S)]
     return [
-        _scope(ctx, account, ACCOUNT_FREE, ACCOUNT_WAIT_S),
+        _scope(ctx, "login|account", ACCOUNT_FREE, ACCOUNT_WAIT_S),
         _scope(ctx, f"login|address|{peer.address}", ADDRESS_FREE, ADDRESS_WAIT_S),
     ]
 

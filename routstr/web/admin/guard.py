@@ -42,6 +42,8 @@ LOGIN: Final = "/admin/login"
 ENROL: Final = "/admin/enrol"
 SETUP: Final = "/admin/setup"
 NEXT_CHARS_MAX: Final = 500
+# What a proxy asks for besides (Basic) is not meant for us.
+_IS_BEARER: Final = re.compile(r"bearer\b", re.IGNORECASE)
 _BEARER: Final = re.compile(r"bearer[ \t]+(\S+)[ \t]*", re.IGNORECASE)
 # Only our own pages, and nothing that a browser could read as another site or as a second header.
 _LOCAL: Final = re.compile(r"/admin(?:/[A-Za-z0-9_.~%/-]*)?(?:\?[A-Za-z0-9_.~%&=+-]*)?")
@@ -148,7 +150,7 @@ def _admitted(ctx: Context, known: Session, scope: Scope) -> Admin:
 
 async def _known(request: Request, ctx: Context) -> Session:
     """The session or the token, its set-up over. Raises AdminRequired, SeeOther."""
-    shown = request.headers.getlist("authorization")
+    shown = [text for text in request.headers.getlist("authorization") if _IS_BEARER.match(text)]
     if shown:  # a program: it says who it is in one way, and no cookie stands in for it
         bearer = _BEARER.fullmatch(shown[0]) if len(shown) == 1 else None
         token = None if bearer is None else await token_of(ctx, bearer[1])

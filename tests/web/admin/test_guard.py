@@ -165,11 +165,14 @@ async def test_a_wrong_bearer_is_not_saved_by_a_cookie(house: House) -> None:
         f"Bearer sk-{'0' * 64}",
         "Bearer",
         f"Bearer {house.token} x",
-        f"Basic {house.token}",
         f"Bearer {house.opened.token}",
     ):
         answer = await house.admin.get("/admin/api/try", headers={"authorization": shown})
         assert refused(answer) == (403, "admin_required"), shown
+    by_proxy = {"authorization": "Basic YTpi"}
+    assert (await house.admin.get("/admin/api/try", headers=by_proxy)).json() == "admin"
+    answer = await house.http.get("/admin/api/try", headers=by_proxy)
+    assert refused(answer) == (403, "admin_required")
 
 
 async def test_nobody_is_sent_where_he_can_log_in(house: House) -> None:
