@@ -11,7 +11,10 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Final, NoReturn, TextIO
 
@@ -22,6 +25,8 @@ MASK: Final = "***"
 HIDDEN: Final = "[field not allowed]"
 TEXT_CHARS_MAX: Final = 2_000
 FRAMES_MAX: Final = 12
+KEPT_LINES_MAX: Final = 5_000
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 # What a line may say. Names only; a new field is a decision made here.
 FIELDS: Final = frozenset(
@@ -39,7 +44,8 @@ FIELDS: Final = frozenset(
 
 # Libraries that write a URL or a header per call: their lines are not ours to publish.
 QUIET_LOGGERS: Final = (
-    "httpx", "httpcore", "aiohttp", "asyncio", "hpack", "uvicorn.access", "sqlalchemy", "alembic",
+    "httpx", "httpcore", "aiohttp", "aiosqlite", "asyncio", "hpack", "uvicorn.access", "sqlalchemy",
+    "alembic",
 )  # fmt: skip
 
 # What it says of a form is said in our answer; anybody could fill the log with it.
@@ -101,6 +107,74 @@ class Secret:
         raise TypeError("a Secret is not written down")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLine:
+    """A line as it was written; `number` counts all lines of this process."""
+
+    number: int
+    level: str
+    event: str
+    fields: Mapping[str, object]
+
+    @property
+    def at(self) -> str:
+        """When, in ISO 8601, UTC."""
+        return str(self.fields.get("timestamp", ""))
+
+
+class _Kept:
+    """The last lines of this process, after redaction; a log is the process's own, as this is."""
+
+    def __init__(self) -> None:
+        self.lines: deque[KeptLine] = deque(maxlen=KEPT_LINES_MAX)
+        self.numbers = count(1)
+
+
+_kept: Final = _Kept()
+
+
+def keep_line(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Remember the line for the operator, as it is shown."""
+    fields = {
+        name: value
+        for name, value in line.items()
+        if not name.startswith("_") and name not in {"event", "level"}
+    }
+    kept = KeptLine(
+        number=next(_kept.numbers),
+        level=str(line.get("level", "info")),
+        event=str(line.get("event", "")),
+        fields=fields,
+    )
+    _kept.lines.append(kept)
+    return line
+
+
+def kept_lines(
+    *,
+    level: str = LEVELS[0],
+    search: str = "",
+    request_id: str | None = None,
+    limit: int,
+    before: int | None = None,
+) -> tuple[KeptLine, ...]:
+    """The newest first: of that level or worse, with the text, of that request, below a number."""
+    shown = LEVELS[LEVELS.index(level) :]
+    text = search.lower()
+    found: list[KeptLine] = []
+    for line in reversed(tuple(_kept.lines)):
+        if before is not None and line.number >= before:
+            continue
+        if line.level not in shown or request_id not in {None, line.fields.get("request_id")}:
+            continue
+        if text and text not in f"{line.event} {' '.join(map(str, line.fields.values()))}".lower():
+            continue
+        found.append(line)
+        if len(found) == limit:
+            break
+    return tuple(found)
+
+
 def configure(level: str, json: bool, *, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging, once, from the composition root.
 
@@ -122,6 +196,7 @@ def configure(level: str, json: bool, *, stream: TextIO | None = None) -> None:
         show_exception,
         keep_allowed_fields,
         scrub_values,
+        keep_line,
     ]
     structlog.configure(
         processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -6,21 +6,30 @@ token can be read again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from routstr.core.money import msat_from_unit, unit_from_msat
-from routstr.errors import InsufficientBalance, MintShort, MintUnreachable, ProfitTooSmall
+from routstr.errors import (
+    IdempotencyMismatch,
+    InsufficientBalance,
+    MintShort,
+    MintUnreachable,
+    ProfitTooSmall,
+)
+from routstr.flows.aside import joined
 from routstr.flows.context import Context
 from routstr.flows.mints import active_keyset, known_mint, payable_mint
 from routstr.flows.operate import check_not_paused, hourly_msat_max
-from routstr.flows.withdraw import REFUSED, WithdrawalView, drive_withdrawal
+from routstr.flows.refunds import read_payment
+from routstr.flows.withdraw import REFUSED, WithdrawalView, drive_withdrawal, existing
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import Withdrawing
 from routstr.ledger.profit import TakeProfit
 from routstr.ledger.reads import find_key
-from routstr.ledger.reads_ecash import MintRow
+from routstr.ledger.reads_ecash import MintRow, find_payment
 from routstr.ledger.reads_wallet import coins, house_money
 from routstr.ledger.withdrawals import BeginWithdrawal
 
@@ -44,17 +53,59 @@ async def profit_msat(ctx: Context) -> int:
     return max(0, money.surplus_msat - _keep_msat(ctx)) + money.taken_msat
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """What a repeat is known by: its Idempotency-Key, and a digest of what it asks for."""
+
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
 async def send_profit(
-    ctx: Context, amount: int, *, unit: str, mint_url: str | None = None
+    ctx: Context,
+    amount: int,
+    *,
+    unit: str,
+    mint_url: str | None = None,
+    once: Once | None = None,
 ) -> WithdrawalView:
     """A token of that amount out of the profit, in `unit`; the mint's fee for change is extra.
 
-    Raises ProfitTooSmall, MintShort, MintUnreachable, UntrustedMint, InvalidParameter, Paused, and
-    RefundPending while the mint's answer is awaited: then the token comes with the next payout.
+    With an Idempotency-Key a repeat yields the first one. Raises ProfitTooSmall, MintShort,
+    MintUnreachable, UntrustedMint, InvalidParameter, IdempotencyMismatch, Paused, and RefundPending
+    while the mint's answer is awaited: then the token comes with the next payout.
     """
+    send = partial(_send_profit, ctx, amount, unit, mint_url, once or Once())
+    if once is None or once.idempotency_key is None:
+        return await send()
+    return await joined(ctx, f"payout {once.idempotency_key} {once.fingerprint}", send)
+
+
+async def _send_profit(
+    ctx: Context, amount: int, unit: str, mint_url: str | None, once: Once
+) -> WithdrawalView:
+    again = await _again(ctx, once)
+    if again is not None:
+        return again
     await check_not_paused(ctx)
     pots = [pot for pot in await _pots(ctx, mint_url) if pot.unit == unit]
-    return await ctx.tasks.carry_through(_from_first(ctx, pots, amount), name="payout")
+    return await ctx.tasks.carry_through(_from_first(ctx, pots, amount, once), name="payout")
+
+
+async def _again(ctx: Context, once: Once) -> WithdrawalView | None:
+    """What this Idempotency-Key began, driven to its end. Raises IdempotencyMismatch."""
+    if once.idempotency_key is None:
+        return None
+    async with ctx.database.reading() as connection:
+        known = await find_payment(
+            connection, OWNER_KEY_ID, idempotency_key=once.idempotency_key, payment_hash=None
+        )
+    if known is None:
+        return None
+    if known.fingerprint != once.fingerprint:
+        raise IdempotencyMismatch
+    view = await existing(ctx, await read_payment(ctx, OWNER_KEY_ID, known.id))
+    return replace(view, is_replay=True)
 
 
 async def send_all_profit(
@@ -77,6 +128,9 @@ async def send_all_profit(
     return tuple(sent)
 
 
+NOT_ONCE: Final = Once()
+
+
 async def _pots(ctx: Context, mint_url: str | None) -> list[Pot]:
     """The fullest first."""
     urls = ctx.payable_mints if mint_url is None else (payable_mint(ctx, mint_url),)
@@ -90,12 +144,12 @@ async def _pots(ctx: Context, mint_url: str | None) -> list[Pot]:
     return sorted(pots, key=lambda pot: -msat_from_unit(pot.unspent, pot.unit))
 
 
-async def _from_first(ctx: Context, pots: Sequence[Pot], amount: int) -> WithdrawalView:
+async def _from_first(ctx: Context, pots: Sequence[Pot], amount: int, once: Once) -> WithdrawalView:
     """Pay from the first mint that can; one that cannot never hides one that can."""
     shortage: MintShort | MintUnreachable = MintShort()
     for pot in pots:
         try:
-            return await _send(ctx, pot, amount)
+            return await _send(ctx, pot, amount, once)
         except (MintShort, MintUnreachable) as error:
             shortage = error
     raise shortage
@@ -116,19 +170,21 @@ async def _send_most(ctx: Context, pot: Pot) -> WithdrawalView | None:
     return None
 
 
-async def _send(ctx: Context, pot: Pot, amount: int) -> WithdrawalView:
+async def _send(ctx: Context, pot: Pot, amount: int, once: Once) -> WithdrawalView:
     mint = await known_mint(ctx, pot.mint_url)
-    return await _finish(ctx, await _begin(ctx, pot, mint, amount))
+    return await _finish(ctx, await _begin(ctx, pot, mint, amount, once))
 
 
-async def _begin(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withdrawing:
+async def _begin(
+    ctx: Context, pot: Pot, mint: MintRow, amount: int, once: Once = NOT_ONCE
+) -> Withdrawing:
     """Put what is needed on the operator's account and withdraw it, the fee in a second round."""
     need_msat: int = msat_from_unit(amount, pot.unit)
     for _ in range(ROUNDS_MAX):
         await provide(ctx, need_msat)
         ctx.failpoint("payout.taken")
         try:
-            return await _withdraw(ctx, pot, mint, amount)
+            return await _withdraw(ctx, pot, mint, amount, once)
         except InsufficientBalance as error:
             need_msat = int(str(error.details["required_msat"]))
     raise MintShort
@@ -166,7 +222,7 @@ async def _take(ctx: Context, amount_msat: int | None) -> None:
     )
 
 
-async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withdrawing:
+async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int, once: Once) -> Withdrawing:
     keyset = active_keyset(mint.keysets, pot.unit, ctx.clock.now())
     return await ctx.ledger.submit(
         BeginWithdrawal(
@@ -181,12 +237,16 @@ async def _withdraw(ctx: Context, pot: Pot, mint: MintRow, amount: int) -> Withd
             owner=ctx.new_id("lease"),
             lease_s=ctx.limits.mint_lease_s,
             hourly_msat_max=hourly_msat_max(ctx),
+            idempotency_key=once.idempotency_key,
+            fingerprint=once.fingerprint,
         )
     )
 
 
 async def _finish(ctx: Context, begun: Withdrawing) -> WithdrawalView:
     ctx.failpoint("payout.begun")
+    if begun.is_replay:
+        return replace(await existing(ctx, begun.withdrawal), is_replay=True)
     if begun.operation is None:
         return begun.withdrawal
     view = await drive_withdrawal(ctx, begun.operation, OWNER_KEY_ID)

@@ -58,7 +58,7 @@ from routstr.ledger.withdrawals import (
 
 log = structlog.get_logger()
 
-__all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "withdraw"]
+__all__ = ["Wish", "WithdrawalView", "drive_withdrawal", "existing", "withdraw"]
 
 POLL_S: Final = 0.1
 REFUSED: Final = "The mint refused the withdrawal; the balance is untouched."
@@ -140,7 +140,7 @@ async def _pay(
     ctx.failpoint("withdraw.checked")
     begun = await _begin(ctx, caller, wish, source, mint)
     if begun.is_replay:
-        return replace(await _existing(ctx, begun.withdrawal), is_replay=True)
+        return replace(await existing(ctx, begun.withdrawal), is_replay=True)
     if begun.operation is None:
         ctx.failpoint("withdraw.completed")
         return begun.withdrawal
@@ -224,7 +224,7 @@ async def drive_withdrawal(ctx: Context, operation: Operation, api_key_id: str) 
     raise RefundPending(details={"refund_id": operation.withdrawal_id}, retry_after_s=5)
 
 
-async def _existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
+async def existing(ctx: Context, view: WithdrawalView) -> WithdrawalView:
     """A withdrawal that was there already: finish it if it is pending."""
     if view.status != "pending":
         return view

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from routstr.errors import InvalidRequest, RequestTooLarge, RoutstrError
 from routstr.web.errors import error_response, unforeseen
@@ -79,6 +80,7 @@ class NodeMiddleware:
             return
         request_id = context_of(scope).new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
+        bind_contextvars(request_id=request_id)  # of this request's task, and of those it starts
         answer = _Answer(send, _headers_for(request_id, scope), scope["path"])
         try:
             self._check(scope)

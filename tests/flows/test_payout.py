@@ -1,23 +1,27 @@
 """The operator brings ecash, takes profit, and never gets what belongs to users."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from routstr.errors import (
+    IdempotencyMismatch,
     MintShort,
     MintUnreachable,
     Paused,
     ProfitTooSmall,
+    RefundPending,
     TokenAlreadySpent,
     TokenRedemptionFailed,
     UntrustedMint,
 )
 from routstr.flows.bring import bring
 from routstr.flows.operate import AUDIT_JOB, finish_job, take_job
-from routstr.flows.payout import profit_msat, send_all_profit, send_profit
+from routstr.flows.payout import Once, profit_msat, send_all_profit, send_profit
 from routstr.ledger.accounts import OWNER_KEY_ID
-from tests.fakes.mint import FakeMint
+from tests.fakes.mint import FakeMint, Trouble
 from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 
 SWAP = "/v1/swap"
@@ -64,6 +68,37 @@ async def test_a_fee_for_change_comes_out_of_the_profit_too(house: Till) -> None
         fees_msat += (await send_profit(house.ctx, 7, unit="sat")).fee_msat
     assert fees_msat > 0, "no payout needed a swap; ask for another amount"
     assert await profit_msat(house.ctx) == 40_000 - 28_000 - fees_msat
+
+
+async def test_a_repeat_is_the_same_token_and_takes_nothing_more(house: Till) -> None:
+    await bring(house.ctx, house.mint.issue(41))
+    once = Once(idempotency_key="k", fingerprint="f")
+    views = await asyncio.gather(
+        *(send_profit(house.ctx, 30, unit="sat", once=once) for _ in range(4))
+    )
+    assert len({view.token for view in views}) == 1
+    again = await send_profit(house.ctx, 30, unit="sat", once=once)
+    assert (again.is_replay, again.token) == (True, views[0].token)
+    with pytest.raises(IdempotencyMismatch):
+        await send_profit(house.ctx, 5, unit="sat", once=replace(once, fingerprint="g"))
+    assert await profit_msat(house.ctx) == 10_000 - views[0].fee_msat
+
+
+async def test_a_repeat_finds_what_died_before_its_answer(house: Till) -> None:
+    await bring(house.ctx, house.mint.issue(41))
+    house.mint.cut_next_answer(SWAP)
+    house.mint.trouble(Trouble(path="/v1/restore", processed=False, cut=True))
+    for n in range(5):  # until one needs a swap
+        once = Once(idempotency_key=f"k{n}", fingerprint="f")
+        try:
+            await send_profit(house.ctx, 7, unit="sat", once=once)
+        except RefundPending:
+            break
+    left_msat = await profit_msat(house.ctx)
+    await house.resume()
+    view = await send_profit(house.ctx, 7, unit="sat", once=once)
+    assert (view.is_replay, worth(view.token)) == (True, 7)
+    assert await profit_msat(house.ctx) == left_msat
 
 
 @ON_SQLITE

@@ -8,6 +8,10 @@ from routstr.web.admin.keys import router as keys_router
 from routstr.web.admin.money import router as money_router
 from routstr.web.admin.session import router as session_router
 from routstr.web.admin.settings import router as settings_router
+from routstr.web.admin.upstreams import router as upstreams_router
+from routstr.web.admin.usage import router as usage_router
+from routstr.web.admin.withdraw import router as withdraw_router
+from routstr.web.admin.work import router as work_router
 
 
 def admin_routers() -> tuple[APIRouter, ...]:
@@ -19,4 +23,8 @@ def admin_routers() -> tuple[APIRouter, ...]:
         invites_router,
         money_router,
         keys_router,
+        upstreams_router,
+        withdraw_router,
+        work_router,
+        usage_router,
     )

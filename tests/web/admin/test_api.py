@@ -1,9 +1,14 @@
 """The operator's API over HTTP: settings, invites, keys, lists; each behind its door."""
 
+import io
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
+import structlog
 
+from routstr.log import configure
 from tests.harness.funding import balance_msat
 from tests.harness.house import House, open_house
 from tests.harness.shop import PATH, order
@@ -17,6 +22,14 @@ LISTS = (
     "/lightning-invoices",
     "/invites",
 )
+
+
+@pytest.fixture
+def logged() -> Iterator[None]:
+    """Lines are written as the node writes them."""
+    configure("INFO", json=True, stream=io.StringIO())
+    yield
+    structlog.reset_defaults()
 
 
 async def got(house: House, path: str, **query: Any) -> Any:
@@ -108,3 +121,74 @@ async def test_every_list_refuses_what_no_page_is(database_url: str) -> None:
                 assert code_of(answer) == (400, "invalid_parameter"), (path, wrong)
                 assert answer.json()["error"]["param"] in wrong
             assert code_of(await house.http.get(f"{API}{path}")) == (403, "admin_required")
+
+
+@ON_SQLITE
+async def test_an_upstream_is_added_tried_changed_and_its_key_never_told(
+    database_url: str,
+) -> None:
+    async with open_house(database_url) as house:
+        path, key = f"{API}/upstream-providers", "sk-theirs-0123456789"
+        said: dict[str, Any] = {
+            "slug": "second",
+            "provider_type": "openai-compatible",
+            "base_url": house.shop.upstream.base_url,
+            "api_key": key,
+            "provider_fee": 1.05,
+        }
+        assert code_of(await house.admin.post(path, json=said)) == (401, "totp_required")
+        confirmed = {"x-admin-totp": await house.totp()}
+        added = await house.admin.post(path, json=said, headers=confirmed)
+        assert (added.status_code, added.json()["provider_fee"]) == (200, 1.05), added.text
+        listed = await got(house, "/upstream-providers")
+        assert listed["total"] == 2
+        assert key not in str(listed)
+        changed = await house.admin.patch(
+            f"{path}/second", json={"api_key": "[REDACTED]", "enabled": False, "provider_fee": 1}
+        )
+        assert (changed.json()["enabled"], changed.json()["provider_fee"]) == (False, 1.0)
+        moved = {"base_url": "https://elsewhere.example/v1"}
+        answer = await house.admin.patch(f"{path}/second", json=moved)
+        assert code_of(answer) == (401, "totp_required")
+        tried = (await house.admin.post(f"{path}/second/test")).json()
+        assert (tried["ok"], key in str(tried)) == (False, False)
+        assert (await got(house, "/upstream-providers/second/models"))["db_models"] == []
+        assert (await house.admin.delete(f"{path}/second")).json() == {"removed": True}
+        assert code_of(await house.admin.get(f"{path}/second")) == (404, "not_found")
+        done = (await got(house, "/actions"))["actions"]
+        assert [each["action"] for each in done[:3]] == [
+            "upstream.remove",
+            "upstream.change",
+            "upstream.add",
+        ]
+        assert key not in str(done)
+
+
+@ON_SQLITE
+async def test_jobs_usage_and_one_request_are_told(database_url: str, logged: None) -> None:
+    async with open_house(database_url) as house:
+        key = await house.shop.key(100_000)
+        bought = await house.http.post(PATH, headers=key.headers, json=order())
+        await house.shop.quiet()
+        request_id = bought.headers["x-request-id"]
+        told = await got(house, f"/logs/{request_id}")
+        assert told["reservation"]["state"] == "settled"
+        assert told["transactions"][0]["amount_msat"] == -told["reservation"]["settled_msat"]
+        assert "Count to three" not in str(told)
+        structlog.get_logger().info("probe", request_id=request_id, reason=f"Bearer {key.text}")
+        lines = (await got(house, f"/logs/{request_id}"))["logs"]
+        assert lines[0]["event"] == "probe"
+        assert key.text not in str(lines)
+        assert (await got(house, "/logs", search="probe", limit=1))["logs"] == lines[:1]
+        assert code_of(await house.admin.get(f"{API}/logs/req_0"))[0] == 404
+        jobs = {job["name"] for job in (await got(house, "/jobs"))["jobs"]}
+        assert jobs >= {"audit", "follow", "payout"}
+        run = await house.admin.post(f"{API}/jobs/audit/run")
+        assert run.status_code == 202
+        for name in ("metrics", "summary", "dashboard", "error-details", "revenue-by-model"):
+            await got(house, f"/usage/{name}", hours=24)
+        summary = await got(house, "/usage/summary", hours=1)
+        assert summary["total"]["sums"]["requests"] == 1
+        assert (await got(house, "/usage/revenue-by-model"))["models"][0]["name"] == "fake-model"
+        assert await got(house, "/balances") == []
+        assert (await got(house, "/backups"))["total"] == 0
