@@ -13,7 +13,6 @@ from routstr.core.cap import RESETS
 from routstr.core.money import is_int64
 from routstr.errors import InvalidParameter, NotFound
 from routstr.flows.context import Context
-from routstr.flows.house.actions import note_action
 from routstr.ledger.house_keys import SetRevoked, SetTerms
 from routstr.ledger.reads import KeyView
 from routstr.ledger.reads_house_keys import (
@@ -168,13 +167,11 @@ async def key_rows(
 async def revoke_key(ctx: Context, key_id: str, *, actor: str) -> None:
     """End a key at once; what is on it stays on it. Raises NotFound."""
     await ctx.ledger.submit(SetRevoked(key_id=key_id, is_revoked=True))
-    await note_action(ctx, actor=actor, action="key_revoked", target=key_id)
 
 
 async def revive_key(ctx: Context, key_id: str, *, actor: str) -> None:
     """Take the end of a key back. Raises NotFound."""
     await ctx.ledger.submit(SetRevoked(key_id=key_id, is_revoked=False))
-    await note_action(ctx, actor=actor, action="key_revived", target=key_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +199,6 @@ async def set_key_limits(
     """
     checked = {name: _checked(name, value) for name, value in changes.items()}
     await ctx.ledger.submit(SetTerms(key_id=key_id, changes=checked))
-    told = {name: str(value) for name, value in checked.items() if value is not None}
-    await note_action(ctx, actor=actor, action="key_bound", target=key_id, detail=told)
     async with ctx.database.reading() as connection:
         row = await find_key_row(connection, key_id)
     assert row is not None

@@ -4,6 +4,7 @@ A key's text is money: it is searched for by POST and hashed at once, and it nev
 address, a log or a page. An id and the beginning of a preview are no secrets.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, get_args
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from routstr.core.cap import RESETS
 from routstr.errors import InvalidParameter
 from routstr.flows.context import Context
+from routstr.flows.house.actions import note_action
 from routstr.flows.house.keys import (
     KeyPage,
     all_keys,
@@ -167,6 +169,8 @@ async def save_limits(request: Request, admin: Writing, ctx: Ctx, key_id: str) -
         "concurrent_max": form.whole("concurrent_max"),
     }
     await set_key_limits(ctx, key_id, changes, actor=admin.name)
+    told = {name: str(value) for name, value in changes.items() if value is not None}
+    await _note(ctx, admin, key_id, told)
     return back_to(f"{HERE}/{key_id}", "Saved. It holds from the next request on.")
 
 
@@ -175,6 +179,7 @@ async def save_limits(request: Request, admin: Writing, ctx: Ctx, key_id: str) -
 async def end_key(admin: Writing, ctx: Ctx, key_id: str) -> Response:
     """End it; its money stays on it."""
     await revoke_key(ctx, key_id, actor=admin.name)
+    await _note(ctx, admin, key_id, {"revoked": True})
     return back_to(f"{HERE}/{key_id}", "Revoked. Nothing is served with this key any more.")
 
 
@@ -183,4 +188,9 @@ async def end_key(admin: Writing, ctx: Ctx, key_id: str) -> Response:
 async def take_end_back(admin: Writing, ctx: Ctx, key_id: str) -> Response:
     """It works again."""
     await revive_key(ctx, key_id, actor=admin.name)
+    await _note(ctx, admin, key_id, {"revoked": False})
     return back_to(f"{HERE}/{key_id}", "The key works again.")
+
+
+async def _note(ctx: Context, admin: Admin, key_id: str, detail: Mapping[str, object]) -> None:
+    await note_action(ctx, actor=admin.name, action="key.change", target=key_id, detail=detail)

@@ -100,7 +100,7 @@ async def models_page(
 async def refresh_all(admin: Writing, ctx: Ctx) -> Response:
     """Ask the rate's sources and every upstream now."""
     done = await refresh(ctx, asks_all=True)
-    await note_action(ctx, actor=admin.name, action="prices_refreshed")
+    await note_action(ctx, actor=admin.name, action="prices.refresh")
     said = f"Asked: {done.sold} models are sold, {done.not_sold} are not."
     if done.silent:
         said = f"{said} No list came from {', '.join(done.silent)}."
@@ -115,7 +115,7 @@ async def switch_model(request: Request, admin: Writing, ctx: Ctx) -> Response:
     slug, model_id = form.text("upstream"), form.text("model")
     await set_model(ctx, slug, model_id, ModelWish(enabled=is_on))
     await follow(ctx)
-    action = "model_enabled" if is_on else "model_disabled"
+    action = "model.enable" if is_on else "model.disable"
     await note_action(ctx, actor=admin.name, action=action, target=f"{slug} {model_id}")
     if request.headers.get("hx-request") == "true":
         model = (await selling_of(ctx)).model(slug, model_id)
@@ -171,7 +171,7 @@ async def save_model(request: Request, admin: Writing, ctx: Ctx) -> Response:
         raise InvalidParameter("Say the id it is sold as.", param="sold_as")
     await set_model(ctx, slug, model_id, _wish(form), adds=not known)
     await follow(ctx)
-    action = "model_set" if known else "model_added"
+    action = "model.set" if known else "model.add"
     await note_action(ctx, actor=admin.name, action=action, target=f"{slug} {model_id}")
     sold_as = form.said("sold_as") or model_id
     return back_to(_found(sold_as), f"{sold_as} is saved; requests are priced so from now on.")
@@ -220,7 +220,7 @@ async def save_route(request: Request, admin: Writing, ctx: Ctx) -> Response:
     await set_route(ctx, wish)
     await follow(ctx)
     target = f"{wish.method} {wish.path}"
-    await note_action(ctx, actor=admin.name, action="route_set", target=target)
+    await note_action(ctx, actor=admin.name, action="route.set", target=target)
     return back_to(HERE, f"{target} is sold by the request.")
 
 
@@ -231,5 +231,5 @@ async def forget_route(request: Request, admin: Writing, ctx: Ctx) -> Response:
     path, method = form.text("path"), form.text("method")
     await remove_route(ctx, path, method)
     await follow(ctx)
-    await note_action(ctx, actor=admin.name, action="route_removed", target=f"{method} {path}")
+    await note_action(ctx, actor=admin.name, action="route.remove", target=f"{method} {path}")
     return back_to(HERE, f"{method} {path} is sold no more.")

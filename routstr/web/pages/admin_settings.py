@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 
 from routstr.errors import InvalidParameter, NotFound
 from routstr.flows.context import Context
-from routstr.flows.house.actions import note_action
 from routstr.flows.house.settings import (
     SettingShown,
     change_settings,
@@ -108,9 +107,6 @@ async def _save(ctx: Context, admin: Admin, name: str, form: Form) -> Response:
     values = {} if form.is_on("reset") else {name: form.text("value")}
     resets = [name] if form.is_on("reset") else []
     changed = await change_settings(ctx, values, resets=resets, changed_by=admin.name)
-    if changed:
-        action = "setting_reset" if resets else "setting_changed"
-        await note_action(ctx, actor=admin.name, action=action, target=name)
     said = "is as it was at the start again" if resets else "holds from now on"
     where = HERE if form.is_on("from_list") else f"{HERE}/{name}"
     return back_to(where, f"{name} {said}." if changed else f"{name} was so already.")

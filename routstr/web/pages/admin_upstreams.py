@@ -78,7 +78,7 @@ async def keep_upstream(request: Request, admin: Confirmed, ctx: Ctx) -> Respons
     slug = form.text("slug")
     await add_upstream(ctx, slug, _wish(form, is_new=True))
     await note_action(
-        ctx, actor=admin.name, action="upstream_added", target=slug,
+        ctx, actor=admin.name, action="upstream.add", target=slug,
         detail={"type": form.text("type"), "base_url": form.text("base_url")},
     )  # fmt: skip
     return await _asked(ctx, slug, "is kept")
@@ -98,7 +98,7 @@ async def save_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) -
     wish = _wish(form, is_new=False)
     await change_upstream(ctx, slug, wish)
     await note_action(
-        ctx, actor=admin.name, action="upstream_set", target=slug,
+        ctx, actor=admin.name, action="upstream.set", target=slug,
         detail={"margin": form.text("margin"), "enabled": form.is_on("enabled"),
                 "new_key": wish.api_key is not None},
     )  # fmt: skip
@@ -116,7 +116,7 @@ async def move_upstream(request: Request, admin: Confirmed, ctx: Ctx, slug: str)
     wish = UpstreamWish(base_url=form.text("base_url"), is_local=form.is_on("local"))
     await change_upstream(ctx, slug, wish)
     await note_action(
-        ctx, actor=admin.name, action="upstream_moved", target=slug,
+        ctx, actor=admin.name, action="upstream.url", target=slug,
         detail={"base_url": form.text("base_url"), "local": form.is_on("local")},
     )  # fmt: skip
     return await _asked(ctx, slug, "is reached there from now on")
@@ -130,7 +130,7 @@ async def forget_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str)
     if form.text("sure") != slug:
         raise InvalidParameter(f"Type {slug} to confirm.", param="sure")
     is_gone = await remove_upstream(ctx, slug)
-    await note_action(ctx, actor=admin.name, action="upstream_removed", target=slug)
+    await note_action(ctx, actor=admin.name, action="upstream.remove", target=slug)
     await follow(ctx)
     if is_gone:
         return back_to(MODELS, f"{slug} is forgotten, with its key and its models.")

@@ -21,18 +21,15 @@ from fastapi import Request, Response
 
 from routstr.core.money import MSAT_PER_SAT
 from routstr.errors import AdminRequired, InvalidParameter, RoutstrError
-from routstr.flows.context import Context
-from routstr.web.admin.guard import Admin, reading_admin, wants_page
+from routstr.web.admin.guard import reading_admin, wants_page
 from routstr.web.deps import context_of
 from routstr.web.pages.forms import PageRoute
-from routstr.web.pages.shell import ROOMS, admin_page
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 FIELDS_MAX: Final = 300
 CHARS_MAX: Final = 16 * 1024
 NEVER_TOLD: Final = frozenset({"csrf", "totp", "key", "token"})
-NOT_FOUND: Final = 404
 # Errors that are about a field without naming it.
 CODE_FIELDS: Final = {"totp_required": "totp", "invalid_credentials": "totp"}
 
@@ -163,7 +160,7 @@ def shows_again(shown: Shown) -> Callable[[EndpointT], EndpointT]:
 
 
 class RoomRoute(PageRoute):
-    """A page whose refusals are pages too, for whoever looks at them in a browser."""
+    """A page whose refused forms are shown again, to whoever looks at them in a browser."""
 
     def get_route_handler(self) -> Handler:
         """The handler, and what happens if it refuses."""
@@ -173,35 +170,13 @@ class RoomRoute(PageRoute):
             try:
                 return await handler(request)
             except RoutstrError as error:
-                if isinstance(error, AdminRequired) or not wants_page(request):
+                if shown is None or isinstance(error, AdminRequired) or not wants_page(request):
                     raise
                 ctx = context_of(request)
                 admin = await reading_admin(request, ctx)
-                problem = problem_of(error)
-                if shown is None:
-                    return _refusal(request, ctx, admin, problem)
-                form = await read_form(request)
+                form, problem = await read_form(request), problem_of(error)
                 return await shown(
                     request, ctx, admin, form=form, problem=problem, **request.path_params
                 )
 
         return handled
-
-
-def _refusal(request: Request, ctx: Context, admin: Admin, problem: Problem) -> Response:
-    return admin_page(
-        request,
-        ctx,
-        admin,
-        "admin/refused.html",
-        here=_room_of(str(request.scope["path"])),
-        title="There is nothing here" if problem.status == NOT_FOUND else "That did not work",
-        status=problem.status,
-        problem=problem,
-    )
-
-
-def _room_of(path: str) -> str:
-    """The name of the room that a path belongs to."""
-    rooms = [each for each in ROOMS if path == each.path or path.startswith(f"{each.path}/")]
-    return max(rooms, key=lambda each: len(each.path)).name

@@ -92,5 +92,5 @@ async def test_a_revoked_key_serves_nothing_and_keeps_its_money(database_url: st
         assert (await house.admin.post(f"{there}/revive", headers=PAGE)).status_code == 303
         served = await house.http.post(PATH, headers=key.headers, json=order())
         assert served.status_code == 200
-        noted = [each.action for each in await actions(house.ctx, limit=2)]
-        assert noted == ["key_revived", "key_revoked"]
+        noted = [(each.action, each.detail) for each in await actions(house.ctx, limit=2)]
+        assert noted == [("key.change", {"revoked": False}), ("key.change", {"revoked": True})]
