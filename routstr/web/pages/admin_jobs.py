@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +16,8 @@ from routstr.web.pages.forms import PageRoute
 from routstr.web.pages.shell import admin_page, back_to
 from routstr.web.scope import request_id_of
 
-RUNS: int = 50
+RUNS: Final = 50
+UNTOLD: Final = frozenset({"examples"})
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -82,9 +84,11 @@ async def run_job(request: Request, admin: Writing, ctx: Ctx, name: str) -> Resp
 
 
 def facts_of(result: Mapping[str, object] | None) -> list[tuple[str, object]]:
-    """What a run told, as words and values; empty and nested ones are written out."""
+    """What a run told, as words and values; an audit's examples are on its own page."""
     found: list[tuple[str, object]] = []
     for name, value in (result or {}).items():
+        if name in UNTOLD or value is None or value == "":
+            continue
         if isinstance(value, Mapping):
             found += [(f"{name} {inner}", each) for inner, each in value.items()]
         else:
