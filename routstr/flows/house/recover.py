@@ -31,6 +31,7 @@ from routstr.errors import (
 from routstr.flows.audit import audit
 from routstr.flows.context import Context
 from routstr.flows.expire import expire
+from routstr.flows.house.actions import note_action
 from routstr.flows.mints import active_keyset, fees_ppk, known_mint, split_on
 from routstr.flows.operate import AUDIT_JOB, finish_job
 from routstr.flows.own_swap import drive_own_swap
@@ -68,6 +69,7 @@ COINS_MAX: Final = 1_000_000
 ROUNDS: Final = 3
 ROUND_WAIT_S: Final = 1.0
 AUDIT_LEASE_S: Final = 300.0
+ACTOR: Final = "cli"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ async def recover(ctx: Context, terms: Terms) -> Recovery:
             failed.append((url, "some of its coins are in a payment that is not over"))
     report = None
     if not failed:
-        report = await _end(ctx)
+        report = await _end(ctx, recovered)
     async with ctx.database.reading() as connection:
         still_open = await open_operations(connection)
     return Recovery(
@@ -182,7 +184,7 @@ async def _recover_at(ctx: Context, mint_url: str, terms: Terms) -> Recovered:
     )
 
 
-async def _end(ctx: Context) -> AuditReport:
+async def _end(ctx: Context, recovered: Sequence[Recovered]) -> AuditReport:
     """Nodes may start; what the audit says is what they go by, so a breach pauses withdrawals."""
     await ctx.ledger.submit(
         TakeJob(name=AUDIT_JOB, owner=ctx.owner, lease_s=AUDIT_LEASE_S, orphaned=True)
@@ -190,6 +192,9 @@ async def _end(ctx: Context) -> AuditReport:
     report = await audit(ctx, full=True, deep=True, is_running=False)
     breached = {each.name: each.breaches for each in report.invariants if each.breaches}
     await finish_job(ctx, AUDIT_JOB, ok=not breached, result={"breaches": breached}, next_in_s=0)
+    mark = await _mark(ctx)
+    detail = {each.mint_url: [each.found_msat, each.lost_msat, each.fee_msat] for each in recovered}
+    await note_action(ctx, actor=ACTOR, action="backup_restore", target=mark.backup, detail=detail)
     ctx.failpoint("recover.ending")
     await finish_restore(ctx.database, now=ctx.clock.now())
     return report
