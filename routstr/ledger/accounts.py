@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 
 from routstr.errors import (
     ChildKey,
@@ -237,14 +237,17 @@ class PruneSealedKeys(RowCommand[int]):
     async def run(self, transaction: Transaction) -> int:
         """How many were erased."""
         oldest = transaction.book.now - timedelta(seconds=self.ttl_s)
-        used = select(APIKEY.c.id).where(APIKEY.c.first_used_at.is_not(None))
         erased = await transaction.connection.execute(
-            update(DEPOSIT)
-            .where(
-                DEPOSIT.c.sealed_key.is_not(None),
-                DEPOSIT.c.state == "credited",
-                or_(DEPOSIT.c.credited_at < oldest, DEPOSIT.c.api_key_id.in_(used)),
-            )
-            .values(sealed_key=None)
+            update(DEPOSIT).where(is_fetched_or_late(oldest)).values(sealed_key=None)
         )
         return int(erased.rowcount)
+
+
+def is_fetched_or_late(oldest: datetime) -> ColumnElement[bool]:
+    """The condition on a deposit whose sealed key is shown no more."""
+    used = select(APIKEY.c.id).where(APIKEY.c.first_used_at.is_not(None))
+    return and_(
+        DEPOSIT.c.sealed_key.is_not(None),
+        DEPOSIT.c.state == "credited",
+        or_(DEPOSIT.c.credited_at < oldest, DEPOSIT.c.api_key_id.in_(used)),
+    )

@@ -11,13 +11,27 @@ Laws
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import FromClause, and_, bindparam, delete, exists, null, or_, select, update
+from sqlalchemy import (
+    FromClause,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.book import KeyRef
+from routstr.ledger.columns import Json
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.tables import (
     ApiKey,
@@ -175,16 +189,18 @@ async def _bury(transaction: Transaction, key_ids: Sequence[str]) -> None:
     )
     await connection.execute(
         update(WITHDRAWAL)
-        .where(WITHDRAWAL.c.api_key_id.in_(key_ids))
+        .where(
+            WITHDRAWAL.c.api_key_id.in_(key_ids),
+            or_(WITHDRAWAL.c.recipient.is_not(None), WITHDRAWAL.c.preimage.is_not(None)),
+        )
         .values(recipient=None, preimage=None)
     )
-    named: list[dict[str, Any]] = [{"of_key": key, "terms": {"id": key}} for key in key_ids]
+    as_object = {"sqlite": func.json_object, "postgresql": func.jsonb_build_object}
     for table in (DEPOSIT, INVOICE):
-        mine = table.c.api_key_id
-        await connection.execute(update(table).where(mine.in_(key_ids)).values(sealed_key=None))
+        mine, terms = table.c.api_key_id, table.c.new_key
+        only_id = type_coerce(as_object[transaction.dialect](literal_column("'id'"), mine), Json)
         await connection.execute(
             update(table)
-            .where(mine == bindparam("of_key"), table.c.new_key.is_not(None))
-            .values(new_key=bindparam("terms")),
-            named,
+            .where(mine.in_(key_ids), or_(table.c.sealed_key.is_not(None), terms.is_not(None)))
+            .values(sealed_key=None, new_key=case((terms.is_not(None), only_id), else_=null()))
         )

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import structlog
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
 
 from routstr.ledger.accounts import APIKEY, NewKey
 from routstr.ledger.allowance import check_creditable
@@ -237,20 +237,22 @@ class PruneInvoiceKeys(RowCommand[int]):
 
     async def run(self, transaction: Transaction) -> int:
         """How many were erased."""
-        now = transaction.book.now
-        used = select(APIKEY.c.id).where(APIKEY.c.first_used_at.is_not(None))
-        created, topup = INVOICE.c.purpose == "create", INVOICE.c.purpose == "topup"
         erased = await transaction.connection.execute(
-            update(INVOICE)
-            .where(
-                INVOICE.c.sealed_key.is_not(None),
-                or_(
-                    INVOICE.c.status == "expired",
-                    INVOICE.c.paid_at < now - timedelta(seconds=CREATED_KEY_TTL_S),
-                    topup & (INVOICE.c.paid_at < now - timedelta(seconds=TOPUP_KEY_TTL_S)),
-                    created & INVOICE.c.api_key_id.in_(used),
-                ),
-            )
-            .values(sealed_key=None)
+            update(INVOICE).where(has_late_key(transaction.book.now)).values(sealed_key=None)
         )
         return int(erased.rowcount)
+
+
+def has_late_key(now: datetime) -> ColumnElement[bool]:
+    """The condition on an invoice whose sealed key is shown no more."""
+    used = select(APIKEY.c.id).where(APIKEY.c.first_used_at.is_not(None))
+    created, topup = INVOICE.c.purpose == "create", INVOICE.c.purpose == "topup"
+    return and_(
+        INVOICE.c.sealed_key.is_not(None),
+        or_(
+            INVOICE.c.status == "expired",
+            INVOICE.c.paid_at < now - timedelta(seconds=CREATED_KEY_TTL_S),
+            topup & (INVOICE.c.paid_at < now - timedelta(seconds=TOPUP_KEY_TTL_S)),
+            created & INVOICE.c.api_key_id.in_(used),
+        ),
+    )

@@ -13,15 +13,19 @@ from typing import Any, Final
 from sqlalchemy import Table, bindparam, delete, exists, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from routstr.ledger.accounts import DEPOSIT, is_fetched_or_late
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.engine import ReadConnection
+from routstr.ledger.invoices import INVOICE, has_late_key
 from routstr.ledger.sagas import OPEN_STATES, OPERATION, OperationState
 from routstr.ledger.tables import table_of
 from routstr.ledger.tables_admin import AdminSession, JobHistory, LoginThrottle
+from routstr.ledger.tables_house import Idempotency
 
 SESSION = table_of(AdminSession)
 THROTTLE = table_of(LoginThrottle)
 HISTORY = table_of(JobHistory)
+ANSWER = table_of(Idempotency)
 SUCCESSOR: Final = OPERATION.alias("successor")
 
 ENDED: Final = (OperationState.DONE, OperationState.FAILED)
@@ -117,13 +121,20 @@ class PruneLogins(RowCommand[int]):
 class OutOfDate:
     """How much of each kind a prune would take up."""
 
+    keys: int
+    answers: int
     bodies: int
     logins: int
     runs: int
 
 
 async def out_of_date(
-    connection: ReadConnection, now: datetime, *, bodies_before: datetime, runs_before: datetime
+    connection: ReadConnection,
+    now: datetime,
+    *,
+    bodies_before: datetime,
+    runs_before: datetime,
+    keys_before: datetime,
 ) -> OutOfDate:
     """What there is of it now."""
 
@@ -131,7 +142,11 @@ async def out_of_date(
         wanted = select(func.count()).select_from(table).where(condition)
         return int(await connection.scalar(wanted) or 0)
 
+    kept, claimed = ANSWER.c.answer_expires_at <= now, ANSWER.c.expires_at <= now
     return OutOfDate(
+        keys=await count(DEPOSIT, is_fetched_or_late(keys_before))
+        + await count(INVOICE, has_late_key(now)),
+        answers=await count(ANSWER, kept) + await count(ANSWER, claimed),
         bodies=await count(OPERATION, _is_old(bodies_before)),
         logins=await count(SESSION, SESSION.c.expires_at <= now)
         + await count(THROTTLE, THROTTLE.c.expires_at <= now),

@@ -171,10 +171,10 @@ async def dead_keys(
     return list(await connection.scalars(wanted.order_by(KEY.c.id).limit(limit)))
 
 
-async def dead_count(connection: ReadConnection, idle_since: datetime) -> int:
-    """How many there are."""
-    wanted = select(func.count()).select_from(KEY).where(is_dead(idle_since))
-    return int(await connection.scalar(wanted) or 0)
+async def dead_count(connection: ReadConnection, idle_since: datetime, *, limit: int) -> int:
+    """How many there are; no more than `limit` are counted."""
+    some = select(KEY.c.id).where(is_dead(idle_since)).limit(limit).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(some)) or 0)
 
 
 async def keys_behind(

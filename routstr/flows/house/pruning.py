@@ -3,6 +3,7 @@
 Nothing of it is needed by the audit, by a receipt, by a restore or by anybody's repeat any more.
 """
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,7 +16,7 @@ from routstr.ledger.reads import last_job
 
 PRUNE_JOB: Final = "prune"
 BODIES_MAX: Final = 1_000  # in one pass
-COMMITTED_TOGETHER: Final = 50
+COMMITTED_TOGETHER: Final = 20  # a paid request waits for such a commit at most
 LOGINS_MAX: Final = 500
 RUNS_OF_A_JOB_MAX: Final = 500
 
@@ -40,15 +41,16 @@ async def prune(ctx: Context) -> tuple[bool, dict[str, object]]:
 
 
 async def foresee_prune(ctx: Context) -> dict[str, object]:
-    """How much of the kinds that pile up is out of date."""
+    """How much of each kind is out of date."""
     async with ctx.database.reading() as connection:
         found = await out_of_date(
             connection,
             ctx.clock.now(),
             bodies_before=_bodies_before(ctx),
             runs_before=_runs_before(ctx),
+            keys_before=ctx.clock.now() - timedelta(seconds=ctx.limits.sealed_key_ttl_s),
         )
-    return {"bodies": found.bodies, "logins": found.logins, "runs": found.runs}
+    return asdict(found)
 
 
 async def _erase_bodies(ctx: Context) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from routstr.ledger.vacuum import vacuum as vacuum_database
 
 DELETE_KEYS_JOB: Final = "delete-keys"
 KEYS_MAX: Final = 1_000  # in one pass
-COMMITTED_TOGETHER: Final = 50
+COMMITTED_TOGETHER: Final = 20  # a paid request waits for such a commit at most
 FORESEEN_MAX: Final = 10_000
 
 
@@ -43,10 +43,11 @@ async def delete_keys(ctx: Context) -> tuple[bool, dict[str, object]]:
 
 
 async def foresee_delete_keys(ctx: Context) -> dict[str, object]:
-    """How many keys are dead now; there is no money on them."""
+    """How many keys are dead now, as far as is counted; there is no money on them."""
     idle_since = ctx.clock.now() - timedelta(seconds=ctx.limits.dead_key_idle_s)
     async with ctx.database.reading() as connection:
-        return {"delete": await dead_count(connection, idle_since), "delete_msat": 0}
+        count = await dead_count(connection, idle_since, limit=FORESEEN_MAX)
+    return {"delete": count, "delete_msat": 0}
 
 
 async def reset_limits(ctx: Context) -> tuple[bool, dict[str, object]]:
