@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -27,6 +28,8 @@ from routstr.ledger.copies import mints_of
 from routstr.ledger.engine import PoolSettings, lock_directory, open_database, sqlite_directories
 from routstr.ledger.keyfile import make_key_file
 from routstr.ledger.target import sqlite_path
+
+DRAFT: Final = ".restore-"
 
 Force = Annotated[
     bool, typer.Option("--force", help="Put a SQLite database that is there aside, and go on.")
@@ -103,7 +106,9 @@ async def _put_in_place(
         _own(settings, stack)
         on_sqlite = store.engine == "sqlite"
         place = sqlite_path(settings.database_url).parent if on_sqlite else settings.data_dir
-        draft = stack.enter_context(tempfile.TemporaryDirectory(prefix=".restore-", dir=place))
+        for left in place.glob(f"{DRAFT}*"):  # by one that was killed: a copy in clear
+            shutil.rmtree(left, ignore_errors=True)
+        draft = stack.enter_context(tempfile.TemporaryDirectory(prefix=DRAFT, dir=place))
         placing = Placing(
             backup=path,
             draft=Path(draft),
