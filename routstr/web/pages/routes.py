@@ -9,6 +9,7 @@ from routstr.web.pages.admin_backups import router as backups_router
 from routstr.web.pages.admin_invites import router as invites_router
 from routstr.web.pages.admin_jobs import router as jobs_router
 from routstr.web.pages.admin_keys import router as keys_router
+from routstr.web.pages.admin_logs import router as logs_router
 from routstr.web.pages.admin_mints import router as mints_router
 from routstr.web.pages.admin_models import router as models_router
 from routstr.web.pages.admin_overview import router as overview_router
@@ -32,6 +33,7 @@ def page_routers() -> tuple[APIRouter, ...]:
         backups_router,
         invites_router,
         jobs_router,
+        logs_router,
         keys_router,
         mints_router,
         models_router,

@@ -4,10 +4,11 @@ import asyncio
 import re
 
 import httpx
-import pytest
 
 from routstr.flows.house.jobs import runs_of
+from routstr.web.pages.shell import ROOMS
 from tests.harness.house import House, open_house
+from tests.harness.shop import PATH, order
 from tests.harness.till import ON_SQLITE, WAIT_S
 
 HTML = {"accept": "text/html"}
@@ -79,14 +80,28 @@ async def test_a_person_reads_a_sentence_and_a_program_the_envelope(database_url
 
 
 @ON_SQLITE
-@pytest.mark.parametrize(
-    "path", ["/admin/jobs", "/admin/actions", "/admin/backups", "/admin/audit"]
-)
-async def test_nobody_sees_a_room_without_a_session(database_url: str, path: str) -> None:
+async def test_every_room_is_there_for_who_has_a_session(database_url: str) -> None:
     async with open_house(database_url) as house:
-        sent = await house.http.get(path, headers=HTML)
-        assert (sent.status_code, sent.headers["location"]) == (
-            303,
-            f"/admin/login?next={path}",
-        )
-        assert (await house.admin.get(path, headers=HTML)).status_code == 200
+        for room in ROOMS:
+            sent = await house.http.get(room.path, headers=HTML)
+            assert (sent.status_code, sent.headers["location"].partition("?")[0]) == (
+                303,
+                "/admin/login",
+            )
+            page = await house.admin.get(room.path, headers=HTML)
+            assert page.status_code == 200, room.path
+            assert f'href="{room.path}" aria-current="page"' in page.text
+
+
+@ON_SQLITE
+async def test_a_request_is_followed_from_its_id(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        key = await house.shop.key()
+        bought = await house.http.post(PATH, headers=key.headers, json=order())
+        request_id = bought.headers["x-request-id"]
+        page = await house.admin.get(f"/admin/logs/{request_id}", headers=HTML)
+        for said in (request_id, key.id, "settled", "usage", "completed"):
+            assert said in page.text
+        assert (await house.admin.get("/admin/logs/req_0", headers=HTML)).status_code == 404
+        for query in ("level=error", "level=nonsense", "search=nothing+has+this", "before=1"):
+            assert (await house.admin.get(f"/admin/logs?{query}", headers=HTML)).status_code == 200
