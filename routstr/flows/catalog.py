@@ -155,6 +155,7 @@ class Catalog:
         self.saved_versions: frozenset[str] = frozenset()
         self.stamp: object = None  # of the rows that the picture was made from
         self.written: tuple[Picture, bytes] | None = None  # as clients read it
+        self.painted: tuple[Picture, str] | None = None  # as people read it
 
     @property
     def picture(self) -> Picture:

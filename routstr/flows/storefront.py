@@ -7,7 +7,7 @@ from typing import Final
 
 from routstr.core.dialects import CHAT
 from routstr.core.pricing import TOKENS_PER_MTOK
-from routstr.flows.catalog import Listing
+from routstr.flows.catalog import Listing, Picture
 from routstr.flows.context import Context
 from routstr.flows.mints import UNITS, remembered_mint
 
@@ -43,9 +43,8 @@ class Till:
     fees_ppk: Mapping[str, int]
 
 
-def wares(ctx: Context) -> list[Ware]:
+def wares(picture: Picture) -> list[Ware]:
     """Every model on sale, as listed."""
-    picture = ctx.catalog.picture
     return [_ware(each, picture.btc_usd) for each in picture.listings.values()]
 
 
@@ -59,6 +58,11 @@ async def tills(ctx: Context) -> list[Till]:
         fees = {each.id: each.input_fee_ppk for each in keysets if each.unit in UNITS}
         found.append(Till(url=url, fees_ppk=fees))
     return found
+
+
+def chats(listing: Listing) -> bool:
+    """Whether it is sold at `/v1/chat/completions`."""
+    return any(CHAT.path in each.paths for each in listing.candidates)
 
 
 def _ware(listing: Listing, btc_usd: Decimal | None) -> Ware:
@@ -81,7 +85,7 @@ def _ware(listing: Listing, btc_usd: Decimal | None) -> Ware:
         input_usd=_usd(usd.get("input"), price.input_msat_per_mtok, btc_usd),
         output_usd=_usd(usd.get("output"), price.output_msat_per_mtok, btc_usd),
         besides=tuple((amount, unit) for amount, unit in units if amount),
-        chats=any(CHAT.path in each.paths for each in listing.candidates),
+        chats=chats(listing),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from routstr.errors import NotFound
 from routstr.web.pages.words import FILTERS
@@ -57,6 +58,11 @@ def page(
 def rendered(template: str, **values: Any) -> str:
     """The template's text, with everything that is shown escaped."""
     return _environment().get_template(template).render(values)
+
+
+def fragment(template: str, **values: Any) -> Markup:
+    """A part of a page, rendered by itself: what many pages show alike need not be made anew."""
+    return Markup(_environment().get_template(template).render(values))  # noqa: S704 - it escapes
 
 
 def static_path(name: str) -> str:

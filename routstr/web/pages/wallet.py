@@ -4,6 +4,7 @@ Laws: the page is whole without a script but for what needs a key; a key or a to
 nor in an address; no script may run that is not a file of ours, and none may turn text into markup.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,11 +12,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
+from markupsafe import Markup
 
 from routstr.flows.context import Context
-from routstr.flows.storefront import Till, Ware, tills, wares
+from routstr.flows.storefront import Till, Ware, chats, tills, wares
 from routstr.web.here import address_of
-from routstr.web.pages.kit import POLICY, page
+from routstr.web.pages.kit import POLICY, fragment, page
 
 MODELS_MAX: Final = 500
 NO_MODEL: Final = "model-id"
@@ -48,7 +50,7 @@ class Mint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What the page says; `data` is the same for its scripts."""
+    """What the page says beside the models; `data` is for its scripts."""
 
     name: str
     description: str
@@ -57,43 +59,45 @@ class Card:
     base_url: str
     model: str
     mints: tuple[Mint, ...]
-    models: tuple[Row, ...]
-    models_left_out: int
     data: dict[str, Any]
 
 
 async def wallet_page(request: Request, ctx: Context) -> Response:
     """The page of this node, as it stands now."""
-    facts, sold, taken = ctx.facts, wares(ctx), await tills(ctx)
+    facts, taken = ctx.facts, await tills(ctx)
     base_url = f"{address_of(request, ctx)}/v1"
-    chatting = next((each.id for each in sold if each.chats), NO_MODEL)
     card = Card(
         name=facts.name,
         description=facts.description,
         version=facts.version,
         npub=facts.npub,
         base_url=base_url,
-        model=chatting,
+        model=next(
+            (each.model.id for each in ctx.catalog.picture.listings.values() if chats(each)),
+            NO_MODEL,
+        ),
         mints=tuple(Mint(url=each.url, name=_mint_name(each.url)) for each in taken),
-        models=tuple(_row(each) for each in sold[:MODELS_MAX]),
-        models_left_out=max(0, len(sold) - MODELS_MAX),
-        data=_data(ctx, base_url, sold, taken),
+        data=_data(ctx, taken),
     )
     headers = {"Content-Security-Policy": WALLET_POLICY, "Vary": "Accept"}
-    return page("wallet/home.html", headers=headers, card=card)
+    return page("wallet/home.html", headers=headers, card=card, models=await _models(ctx))
 
 
-def _data(
-    ctx: Context, base_url: str, sold: Iterable[Ware], taken: Iterable[Till]
-) -> dict[str, Any]:
-    btc_usd = ctx.catalog.btc_usd
-    lock = None if ctx.limits.p2pk_lock == "off" else ctx.acceptance.current
-    return {
-        "base_url": base_url,
-        "btc_usd": None if btc_usd is None else str(btc_usd),
-        "lock": lock,
-        "mints": [{"url": each.url, "fees_ppk": dict(each.fees_ppk)} for each in taken],
-        "models": [
+async def _models(ctx: Context) -> Markup:
+    """The list of models, made once for each picture, and beside the requests that are paid."""
+    picture, painted = ctx.catalog.picture, ctx.catalog.painted
+    if painted is None or painted[0] is not picture:
+        painted = (picture, await asyncio.to_thread(_painted, wares(picture)))
+        ctx.catalog.painted = painted
+    return Markup(painted[1])  # noqa: S704 - a fragment of ours, which escapes
+
+
+def _painted(sold: list[Ware]) -> Markup:
+    return fragment(
+        "wallet/models.html",
+        models=[_row(each) for each in sold[:MODELS_MAX]],
+        left_out=max(0, len(sold) - MODELS_MAX),
+        chatting=[
             {
                 "id": each.id,
                 "name": each.name,
@@ -104,6 +108,16 @@ def _data(
             for each in sold
             if each.chats
         ],
+    )
+
+
+def _data(ctx: Context, taken: Iterable[Till]) -> dict[str, Any]:
+    btc_usd = ctx.catalog.btc_usd
+    lock = None if ctx.limits.p2pk_lock == "off" else ctx.acceptance.current
+    return {
+        "btc_usd": None if btc_usd is None else str(btc_usd),
+        "lock": lock,
+        "mints": [{"url": each.url, "fees_ppk": dict(each.fees_ppk)} for each in taken],
     }
 
 

@@ -45,8 +45,8 @@ async def test_names_of_others_stay_text(shop: Shop) -> None:
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", page)[0]
-    [block] = re.findall(r'<script type="application/json" id="w-data">(.*?)</script>', page)
-    assert json.loads(block)["models"][0]["id"] == HOSTILE
+    [block] = re.findall(r'<script type="application/json" id="w-models-data">(.*?)</script>', page)
+    assert json.loads(block)[0]["id"] == HOSTILE
 
 
 async def test_only_files_of_ours_may_run(shop: Shop) -> None:
@@ -79,6 +79,11 @@ async def test_a_thousand_models_are_not_one_page(shop: Shop) -> None:
     page = (await shop.http.get("/", headers=HTML)).text
     assert page.count("<tr data-model=") == MODELS_MAX
     assert "And 7 more" in page
+    painted = shop.ctx.catalog.painted
+    assert (await shop.http.get("/", headers=HTML)).text == page
+    assert shop.ctx.catalog.painted is painted
+    shop.sell({"only": CHAT_MODEL})
+    assert "maker/model-1" not in (await shop.http.get("/", headers=HTML)).text
 
 
 async def test_a_proxy_that_ends_tls_is_believed_for_its_own_host_only(shop: Shop) -> None:

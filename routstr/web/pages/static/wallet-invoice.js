@@ -4,7 +4,7 @@
 import { call } from "./wallet-api.js";
 import { $, $$, amount, badge, busy, change, copyButton, el, facts, fill, sats, show, toast, typedSats } from "./wallet-dom.js";
 import { faultBox, tellFault } from "./wallet-fault.js";
-import { qrImage } from "./wallet-qr.js";
+import { qrBox } from "./wallet-qr.js";
 import { apiKey, invoice, kept } from "./wallet-store.js";
 
 const MSAT = 1000;
@@ -105,12 +105,11 @@ class Panel {
 
   paint(waited) {
     const uri = `lightning:${waited.bolt11}`;
-    const image = qrImage(uri.toUpperCase());
     this.state = el("p", { "aria-live": "polite" }, badge(...STATES.pending));
     this.left = el("span", { class: "muted small number" });
     const after = this.before() + waited.amount_sats * MSAT;
     fill(this.bill,
-      el("div", { class: "qr" }, image === null ? "Too long for a QR code: copy it." : el("img", { src: image, alt: "QR code of the invoice" })),
+      qrBox(uri.toUpperCase(), "invoice"),
       el("div", { class: "stack grow" },
         facts(["Pay", amount(waited.amount_sats * MSAT), " ", el("span", { class: "fiat" }, this.app.fiat(waited.amount_sats * MSAT))],
           ["Balance", change(this.before(), after)]),

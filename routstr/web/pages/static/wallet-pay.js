@@ -5,7 +5,7 @@ import { call } from "./wallet-api.js";
 import { $, $$, amount, badge, busy, change, copyButton, el, facts, fill, sats, show, tabs, toast, typedSats } from "./wallet-dom.js";
 import { tellFault } from "./wallet-fault.js";
 import { startInvoices } from "./wallet-invoice.js";
-import { qrImage } from "./wallet-qr.js";
+import { qrBox } from "./wallet-qr.js";
 import { offerScan } from "./wallet-scan.js";
 import { apiKey } from "./wallet-store.js";
 import { decodeToken, feeOf, InvalidToken, kindOf, mintAddress, tidied } from "./wallet-token.js";
@@ -100,7 +100,7 @@ class Paste {
     if (fee === null) said.push(["The mint's fee", "what the mint takes, if anything"]);
     else if (fee > 0) said.push(["The mint's fee", amount(fee * unitMsat)]);
     const before = this.takesKeys ? 0 : this.app.balanceMsat;
-    said.push(["Balance", change(before, before + arrives)]);
+    said.push([fee === null ? "Balance, at most" : "Balance", change(before, before + arrives)]);
     if (token.memo) said.push(["Memo", token.memo]);
     this.found = { word: `${this.word} with ${sats(arrives)} sat`, token: text };
     return facts(...said);
@@ -182,14 +182,13 @@ function startRequest(app) {
 
 function paintRequest(app, bill, made, stop) {
   const forms = { creqA: made.payment_request, creqB: made.payment_request_bech32.toUpperCase() };
-  const picture = el("div", { class: "qr" });
+  const picture = el("div", { class: "picture" });
   const text = el("code", { class: "long secret" });
   const buttons = Object.keys(forms).map((name) =>
     el("button", { type: "button", "aria-pressed": "false", onclick: () => choose(name) }, name));
   const copying = copyButton(forms.creqA, "Copy request");
   function choose(name) {
-    const image = qrImage(forms[name]);
-    fill(picture, image === null ? "Too long for a QR code: copy it." : el("img", { src: image, alt: "QR code of the payment request" }));
+    fill(picture, qrBox(forms[name], "payment request"));
     text.textContent = forms[name];
     copying.dataset.copy = forms[name];
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === name));

@@ -2,8 +2,11 @@
 // and no token has to be sent anywhere to be shown. Text goes in as bytes, or as the denser letters
 // where it has only those: upper-case invoices and creqB requests.
 
+import { el } from "./wallet-dom.js";
+
 const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:";
 const VERSION_MAX = 40;
+const DENSE = 81;
 // By version, for level L: words of error correction in each block, and how many blocks.
 const ECC_WORDS = [0, 7, 10, 15, 20, 26, 18, 20, 24, 30, 18, 20, 24, 26, 30, 22, 24, 28, 30, 28, 28, 28, 28, 30, 30, 26, 28, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30];
 const BLOCKS = [0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 4, 6, 6, 6, 6, 7, 8, 8, 9, 9, 10, 12, 12, 12, 13, 14, 15, 16, 17, 18, 19, 19, 20, 21, 22, 24, 25];
@@ -32,10 +35,16 @@ export function qrMatrix(text) {
   return best.rows;
 }
 
-/** An SVG of it as an address for <img>, dark on white with a quiet edge; null when too long. */
-export function qrImage(text) {
+/** A picture of it, dark on white with a quiet edge and large enough for a camera, or a word that
+ * it is too long for one; `what` is what it shows. */
+export function qrBox(text, what) {
   const rows = qrMatrix(text);
-  if (rows === null) return null;
+  if (rows === null) return el("p", { class: "small muted" }, `The ${what} is too long for one QR code: copy or save it.`);
+  const kind = rows.length > DENSE ? "qr dense" : "qr";
+  return el("div", { class: kind }, el("img", { src: drawing(rows), alt: `QR code of the ${what}` }));
+}
+
+function drawing(rows) {
   const size = rows.length + 8;
   let path = "";
   rows.forEach((row, y) => {

@@ -16,20 +16,22 @@ function startSearch(app) {
   if (rows.length === 0) return;
   show($("#w-search"));
   const field = $("#w-find");
+  const names = rows.map((row) => `${row.dataset.model} ${$(".what", row).textContent}`.toLowerCase());
   field.addEventListener("input", () => {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
-    for (const row of rows) {
-      const matches = words.every((word) => row.dataset.find.includes(word));
+    rows.forEach((row, index) => {
+      const matches = words.every((word) => names[index].includes(word));
       show(row, matches);
       if (matches) found += 1;
-    }
+    });
     show($("#w-no-model"), found === 0);
   });
   const chatting = new Set(app.data.models.map((each) => each.id));
   for (const row of rows) {
     if (!chatting.has(row.dataset.model)) continue;
     const button = $("[data-use]", row);
+    button.setAttribute("aria-label", `Use ${row.dataset.model} in the chat and the snippets`);
     show(button);
     button.addEventListener("click", () => {
       app.chooseModel(row.dataset.model);

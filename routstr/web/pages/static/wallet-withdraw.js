@@ -4,7 +4,7 @@
 import { call } from "./wallet-api.js";
 import { $, $$, amount, ask, badge, busy, change, copyButton, el, facts, fill, moment, sats, show, tabs, toast, typedSats } from "./wallet-dom.js";
 import { faultBox, tellFault } from "./wallet-fault.js";
-import { qrImage } from "./wallet-qr.js";
+import { qrBox } from "./wallet-qr.js";
 import { apiKey, kept } from "./wallet-store.js";
 
 const MSAT = 1000;
@@ -65,6 +65,8 @@ function startToken(app) {
       try {
         await app.act("refund", body);
         field.value = "";
+        app.open("withdraw"); // closes it: the next press would be another withdrawal
+        $("#w-tokens").scrollIntoView({ block: "start" });
       } catch (error) {
         tellFault(fault, error);
       }
@@ -103,17 +105,15 @@ const KEPT = {
 function keptBox(app, entry) {
   const isToken = entry.kind !== "key";
   const [title, state, hint] = KEPT[entry.kind];
-  const image = isToken ? qrImage(entry.text) : null;
   const file = isToken ? "cashu-token.txt" : "routstr-key.txt";
   const box = el("div", { class: "once", "data-once": "", "data-kept-id": entry.id },
     el("div", { class: "row apart" },
       el("p", { class: "strong" }, title, entry.msat ? amount(entry.msat) : null), badge(state, "wait")),
     el("p", { class: "small" }, hint, entry.why ?? ""),
     el("div", { class: "bill" },
-      image === null ? null : el("div", { class: "qr" }, el("img", { src: image, alt: "QR code of the token" })),
+      isToken ? qrBox(entry.text, "token") : null,
       el("div", { class: "stack grow" },
         el("div", { class: "secret long", tabindex: "0" }, entry.text),
-        image === null && isToken ? el("p", { class: "small muted" }, "It is too long for one QR code: copy or save it.") : null,
         el("div", { class: "row tight" },
           copyButton(entry.text, isToken ? "Copy token" : "Copy key", "primary"),
           el("button", { class: "button", type: "button", "data-save": file, "data-text": entry.text }, "Save as file"),

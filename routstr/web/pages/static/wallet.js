@@ -16,7 +16,7 @@ const ASK_AGAIN_MAX_MS = 60_000;
 const ONLINE_MS = 30_000;
 const DOING = { create: "A new key", topup: "A top-up", refund: "A withdrawal" };
 
-const data = JSON.parse($("#w-data").textContent);
+const data = { ...JSON.parse($("#w-data").textContent), models: JSON.parse($("#w-models-data").textContent) };
 const running = new Map();
 const listeners = [];
 
