@@ -25,7 +25,7 @@ from routstr.flows.house.payout_plan import (
     plan_payment,
     plan_token,
 )
-from routstr.flows.payout import profit_msat, send_profit
+from routstr.flows.payout import Once, profit_msat, send_profit
 from routstr.flows.refunds import read_payment
 from routstr.flows.withdraw import WithdrawalView
 from routstr.web.admin.guard import Admin, Reading, Withdrawing, Writing
@@ -35,8 +35,11 @@ from routstr.web.pages.shell import admin_page
 
 HERE: Final = "/admin/withdrawals/payout"
 HISTORY_SHOWN: Final = 20
+ONCE_CHARS_MAX: Final = 64
 # The money is on its way, or may be: what was said before the button stands.
 UNDER_WAY: Final = frozenset({"refund_pending", "pending"})
+# The code or the page was wrong, not the payout.
+CODE_PROBLEMS: Final = frozenset({"totp_required", "invalid_credentials", "csrf_failed"})
 
 router = APIRouter(prefix=HERE, route_class=RoomRoute, include_in_schema=False)
 
@@ -52,6 +55,8 @@ async def _page(
     made: WithdrawalView | None = None,
     withdrawal_id: str = "",
 ) -> Response:
+    if problem is not None and problem.code in CODE_PROBLEMS:
+        plan = await _planned(ctx, form)
     piles = [
         (coin.mint_url, coin.unspent)
         for mint in await mints_shown(ctx)
@@ -63,9 +68,25 @@ async def _page(
         yours_msat=await profit_msat(ctx), keep_msat=ctx.limits.payout_keep_sats * MSAT_PER_SAT,
         pays_to=ctx.limits.payout_to or "", piles=piles, plan=plan, made=made,
         paid=await withdrawals(ctx, Ask(search=OWNER_ID, limit=HISTORY_SHOWN)),
-        form=form.told, problem=problem, is_under_way=problem and problem.code in UNDER_WAY,
+        once=form.text("once") or ctx.new_id("try"), form=form.told, problem=problem,
+        is_under_way=problem and problem.code in UNDER_WAY,
         status=problem.status if problem else 200,
     )  # fmt: skip
+
+
+async def _planned(ctx: Context, form: Form) -> PayoutPlan | None:
+    """The plan that a form was made from, so that a wrong code loses nothing of it."""
+    amount_sat, fee_msat = form.whole("amount"), form.msat("fee")
+    if amount_sat is None or fee_msat is None:
+        return None
+    return PayoutPlan(
+        way=form.text("way"),
+        to=form.text("to"),
+        mint_url=form.text("mint_url"),
+        amount_msat=amount_sat * MSAT_PER_SAT,
+        fee_msat=fee_msat,
+        before_msat=await profit_msat(ctx),
+    )
 
 
 @router.get("")
@@ -100,16 +121,22 @@ async def pay_out(request: Request, admin: Withdrawing, ctx: Ctx) -> Response:
     if amount_sat is None:
         raise InvalidParameter("Say how much.", param="amount")
     if form.text("way") == TOKEN:
-        made = await send_profit(ctx, amount_sat, unit="sat", mint_url=mint_url)
+        once = Once(
+            idempotency_key=f"page {form.text('once')[:ONCE_CHARS_MAX]}",
+            fingerprint=f"{amount_sat} {mint_url}",
+        )
+        made = await send_profit(ctx, amount_sat, unit="sat", mint_url=mint_url, once=once)
     else:
         to = form.text("to")
         asked = amount_sat if "@" in to else None
         made = await pay_profit(ctx, to, amount_sat=asked, mint_url=mint_url)
-    await note_action(
-        ctx, actor=admin.name, action="payout", target=made.id,
-        detail={"way": made.way, "amount_msat": made.amount_msat, "fee_msat": made.fee_msat,
-                "mint_url": made.mint_url, "is_replay": made.is_replay},
-    )  # fmt: skip
+    if not made.is_replay:
+        action = "profit.withdraw" if made.way == TOKEN else "profit.pay"
+        await note_action(
+            ctx, actor=admin.name, action=action, target=made.id,
+            detail={"amount_msat": made.amount_msat, "fee_msat": made.fee_msat,
+                    "mint_url": made.mint_url},
+        )  # fmt: skip
     return await _page(request, ctx, admin, made=made)
 
 

@@ -13,6 +13,7 @@ from routstr.errors import InvalidParameter, NotFound
 from routstr.flows.context import Context
 from routstr.flows.house.actions import note_action
 from routstr.flows.house.selling import UpstreamShown, selling_of
+from routstr.flows.house.try_upstream import Tried, try_upstream
 from routstr.flows.refresh import follow, refresh
 from routstr.flows.upstreams import (
     UpstreamWish,
@@ -23,6 +24,7 @@ from routstr.flows.upstreams import (
 from routstr.web.admin.guard import Admin, Confirmed, Reading, Writing
 from routstr.web.deps import Ctx
 from routstr.web.pages.entries import EMPTY, Form, Problem, RoomRoute, read_form, shows_again
+from routstr.web.pages.kit import page
 from routstr.web.pages.shell import admin_page, back_to
 
 MODELS: Final = "/admin/models"
@@ -37,6 +39,7 @@ async def _one(
     admin: Admin,
     *,
     slug: str,
+    tested: Tried | None = None,
     form: Form = EMPTY,
     problem: Problem | None = None,
 ) -> Response:
@@ -44,7 +47,9 @@ async def _one(
     upstream = (await selling_of(ctx)).upstream(slug)
     if upstream is None:
         raise NotFound
-    return await _form(request, ctx, admin, upstream=upstream, form=form, problem=problem)
+    return await _form(
+        request, ctx, admin, upstream=upstream, tested=tested, form=form, problem=problem
+    )
 
 
 async def _form(
@@ -53,13 +58,15 @@ async def _form(
     admin: Admin,
     *,
     upstream: UpstreamShown | None = None,
+    tested: Tried | None = None,
     form: Form = EMPTY,
     problem: Problem | None = None,
 ) -> Response:
     return admin_page(
         request, ctx, admin, "admin/upstream.html", here="models",
         title=upstream.slug if upstream else "A new upstream",
-        upstream=upstream, providers=PROVIDERS, every_path=sorted(EVERY_PATH), generic=GENERIC,
+        upstream=upstream, tested=tested, providers=PROVIDERS, every_path=sorted(EVERY_PATH),
+        generic=GENERIC,
         form=form.told, problem=problem, status=problem.status if problem else 200,
     )  # fmt: skip
 
@@ -104,6 +111,15 @@ async def save_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) -
     )  # fmt: skip
     await follow(ctx)
     return back_to(f"{HERE}/{slug}", f"{slug} is saved.")
+
+
+@router.post("/upstreams/{slug}/test")
+async def ask_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) -> Response:
+    """Ask it for its list, which costs nothing, and say how that went; nothing is changed."""
+    tested = await try_upstream(ctx, slug)
+    if request.headers.get("hx-request") == "true":
+        return page("admin/upstream_test.html", tested=tested)
+    return await _one(request, ctx, admin, slug=slug, tested=tested)
 
 
 @router.post("/upstreams/{slug}/address")

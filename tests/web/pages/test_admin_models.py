@@ -116,6 +116,8 @@ async def test_an_address_takes_a_code_and_no_form_goes_without_its_token(
         shown = (await selling_of(house.ctx)).upstream("openrouter")
         assert shown is not None
         assert shown.base_url == "https://elsewhere.example/v1"
+        tried = await house.admin.post(f"{there}/test", headers={**PAGE, "hx-request": "true"})
+        assert ("This node asks no upstream." in tried.text, "<html" in tried.text) == (True, False)
         wrong = await house.admin.post(f"{there}/remove", data={"sure": "no"}, headers=PAGE)
         assert "Type openrouter to confirm." in wrong.text
         noted = [each.action for each in await actions(house.ctx, limit=5)]
