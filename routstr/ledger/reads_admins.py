@@ -87,10 +87,14 @@ async def find_session(connection: ReadConnection, token_hash: str) -> SessionVi
     return None if row is None else _session(row)
 
 
-async def sessions_of(connection: ReadConnection, *, limit: int) -> list[SessionView]:
-    """Sessions and tokens, the newest first, those that are over included."""
+async def sessions_of(connection: ReadConnection, *, tokens: bool, limit: int) -> list[SessionView]:
+    """Sessions, or tokens, the newest first, those that are over included."""
+    is_token = SESSION.c.kind == "token"
     rows = await connection.execute(
-        _sessions().order_by(SESSION.c.created_at.desc(), SESSION.c.id).limit(limit)
+        _sessions()
+        .where(is_token if tokens else ~is_token)
+        .order_by(SESSION.c.created_at.desc(), SESSION.c.id)
+        .limit(limit)
     )
     return [_session(row) for row in rows]
 

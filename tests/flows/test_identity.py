@@ -139,7 +139,7 @@ async def test_two_processes_let_one_in_with_each_secret(database_url: str) -> N
         live = await session(here, enrolled.opened)
         await one_of(*(confirm(each, live, code, PEER) for each in both), refusal=refused)
         done = [each.action for each in await actions(here, limit=100)]
-        assert done[::-1][:4] == ["setup_link", "setup_link", "setup", "totp_enrolled"]
+        assert done[::-1][:4] == ["setup.link", "setup.link", "setup", "totp.enrol"]
         assert done.count("login") == 3
 
 
@@ -176,7 +176,7 @@ async def test_tries_are_counted_before_they_are_looked_at(
     await enter(ctx, await fresh_code(ctx), peer=Peer(address="192.0.2.10"))
     assert await guess(50) is InvalidCredentials  # and counting begins again
     assert await guess(51) is InvalidCredentials
-    failed = [each for each in await actions(ctx, limit=500) if each.action == "login_failed"]
+    failed = [each for each in await actions(ctx, limit=500) if each.action == "login.fail"]
     assert len(failed) == 5 + 12 + 2
     assert failed[0].detail == {"address": "198.51.100.51"}
 

@@ -12,6 +12,7 @@ from routstr.flows.house.identity import (
     TOKEN_PREFIX,
     Opened,
     fresh_token,
+    is_open,
     new_session,
     row_of,
     token_hash,
@@ -70,7 +71,7 @@ async def make_token(
     note = new_note(
         ctx,
         actor,
-        "token_made",
+        "token.make",
         target=row.id,
         detail={"name": name.strip(), "scopes": chosen, "days": days},
         request_id=request_id,
@@ -83,7 +84,7 @@ async def revoke_token(
     ctx: Context, user_id: str, token_id: str, *, actor: str, request_id: str | None = None
 ) -> None:
     """End a token at once. Raises NotFound."""
-    note = new_note(ctx, actor, "token_revoked", target=token_id, request_id=request_id)
+    note = new_note(ctx, actor, "token.revoke", target=token_id, request_id=request_id)
     ended = await ctx.ledger.submit(
         EndSessions(user_id=user_id, tokens=True, session_id=token_id, note=note)
     )
@@ -93,19 +94,18 @@ async def revoke_token(
 
 async def tokens(ctx: Context) -> list[SessionView]:
     """Every token that was not revoked, the newest first."""
-    return [each for each in await _sessions(ctx) if each.kind == "token"]
+    return await _sessions(ctx, tokens=True)
 
 
 async def open_sessions(ctx: Context) -> list[SessionView]:
     """Every session that goes on, the newest first."""
     now = ctx.clock.now()
-    every = await _sessions(ctx)
-    return [each for each in every if each.kind != "token" and each.expires_at > now]
+    return [each for each in await _sessions(ctx, tokens=False) if is_open(each, now)]
 
 
-async def _sessions(ctx: Context) -> list[SessionView]:
+async def _sessions(ctx: Context, *, tokens: bool) -> list[SessionView]:
     async with ctx.database.reading() as connection:
-        return await sessions_of(connection, limit=SHOWN_MAX)
+        return await sessions_of(connection, tokens=tokens, limit=SHOWN_MAX)
 
 
 async def end_sessions(
@@ -117,7 +117,7 @@ async def end_sessions(
     request_id: str | None = None,
 ) -> int:
     """End one session, or all of them; yields how many ended."""
-    note = new_note(ctx, actor, "sessions_ended", target=session_id, request_id=request_id)
+    note = new_note(ctx, actor, "session.end", target=session_id, request_id=request_id)
     return await ctx.ledger.submit(
         EndSessions(user_id=user_id, tokens=False, session_id=session_id, note=note)
     )
@@ -140,7 +140,7 @@ async def change_password(
     admin = await the_admin(ctx)
     if admin.id != user_id or not await ctx.passwords.is_right(current, admin.password_hash):
         raise InvalidCredentials("The current password is wrong.")
-    note = new_note(ctx, actor, "password_changed", request_id=request_id)
+    note = new_note(ctx, actor, "password.change", request_id=request_id)
     await ctx.ledger.submit(
         ChangePassword(
             user_id=user_id,
@@ -158,7 +158,7 @@ async def reset_password(ctx: Context, new: str, *, actor: str) -> None:
     """Another password without the one in force. Raises NotFound, InvalidParameter."""
     check_password(new)
     admin = await the_admin(ctx)
-    note = new_note(ctx, actor, "password_reset")
+    note = new_note(ctx, actor, "password.reset")
     await ctx.ledger.submit(
         ChangePassword(user_id=admin.id, password_hash=await _hashed(ctx, new), was=None, note=note)
     )
@@ -167,7 +167,7 @@ async def reset_password(ctx: Context, new: str, *, actor: str) -> None:
 async def reset_totp(ctx: Context, *, actor: str) -> None:
     """Forget the authenticator app; the next log-in connects another one. Raises NotFound."""
     admin = await the_admin(ctx)
-    note = new_note(ctx, actor, "totp_reset")
+    note = new_note(ctx, actor, "totp.reset")
     await ctx.ledger.submit(ResetTotp(user_id=admin.id, totp_secret=new_secret(ctx), note=note))
 
 
@@ -178,7 +178,7 @@ async def replace_app(ctx: Context, *, actor: str, request_id: str | None = None
     """
     admin = await the_admin(ctx)
     opened = new_session(ctx, "enrolling")
-    note = new_note(ctx, actor, "totp_reset", request_id=request_id)
+    note = new_note(ctx, actor, "totp.reset", request_id=request_id)
     await ctx.ledger.submit(
         ResetTotp(
             user_id=admin.id, totp_secret=new_secret(ctx), session=row_of(ctx, opened), note=note

@@ -11,7 +11,7 @@ Laws (SR-3, SR-4)
 
 import hmac
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from routstr.errors import InvalidCredentials, TotpRequired
@@ -70,7 +70,7 @@ async def log_in(ctx: Context, *, password: str, code: str | None, peer: Peer) -
     await ctx.ledger.submit(TakeTry(attempt=attempt, scopes=scopes))
     stored = None if admin is None else admin.password_hash
     if not await ctx.passwords.is_right(password, stored) or admin is None:
-        await _note_failure(ctx, peer, "login_failed")
+        await _note_failure(ctx, peer, "login.fail")
         raise InvalidCredentials
     try:
         proof = None if admin.enrolled_at is None else _proof(ctx, admin, code, attempt)
@@ -92,7 +92,7 @@ async def log_in(ctx: Context, *, password: str, code: str | None, peer: Peer) -
             )
         )
     except InvalidCredentials:
-        await _note_failure(ctx, peer, "login_failed")
+        await _note_failure(ctx, peer, "login.fail")
         raise
     return opened
 
@@ -121,7 +121,7 @@ async def confirm(ctx: Context, session: SessionView, code: str | None, peer: Pe
         proof = _proof(ctx, admin, code, attempt)
         await ctx.ledger.submit(TakeProof(session_id=session.id, proof=proof, forgives=[scope]))
     except InvalidCredentials:
-        await _note_failure(ctx, peer, "code_failed", actor=session.user_name)
+        await _note_failure(ctx, peer, "code.fail", actor=session.user_name)
         raise
 
 
@@ -130,12 +130,16 @@ async def session_of(ctx: Context, token: str) -> SessionView | None:
     found = await _find(ctx, token)
     if found is None or found.kind == "token":
         return None
-    now = ctx.clock.now()
-    used_at = found.last_used_at or found.created_at
-    if found.expires_at <= now or used_at + timedelta(seconds=IDLE_S) <= now:
+    if not is_open(found, ctx.clock.now()):
         return None
     await _touch(ctx, found)
     return found
+
+
+def is_open(session: Session, now: datetime) -> bool:
+    """Whether a session goes on: neither too old nor idle for too long."""
+    used_at = session.last_used_at or session.created_at
+    return session.expires_at > now and used_at + timedelta(seconds=IDLE_S) > now
 
 
 async def token_of(ctx: Context, token: str) -> SessionView | None:

@@ -45,7 +45,7 @@ async def new_setup_link(ctx: Context, *, actor: str, is_first: bool = False) ->
     None where there is an admin already, and with `is_first` where there was a link before.
     """
     token = fresh_token(ctx)
-    note = new_note(ctx, actor, "setup_link")
+    note = new_note(ctx, actor, "setup.link")
     kept = await ctx.ledger.submit(
         KeepSetupLink(digest=_link_digest(ctx, token), is_first=is_first, note=note)
     )
@@ -122,7 +122,7 @@ async def enrol(ctx: Context, session: SessionView, code: str, peer: Peer) -> En
             step=step,
             code_hashes=[recovery_hash(ctx, each) for each in codes],
             session=row_of(ctx, opened),
-            note=new_note(ctx, admin.name, "totp_enrolled", request_id=peer.request_id),
+            note=new_note(ctx, admin.name, "totp.enrol", request_id=peer.request_id),
         )
     )
     return Enrolled(opened=opened, codes=codes)
@@ -138,7 +138,7 @@ async def new_codes(
 ) -> list[str]:
     """Ten other recovery codes; those before are worth nothing any more."""
     codes = new_recovery_codes(ctx)
-    note = new_note(ctx, actor, "recovery_codes", request_id=request_id)
+    note = new_note(ctx, actor, "codes.make", request_id=request_id)
     hashes = [recovery_hash(ctx, each) for each in codes]
     await ctx.ledger.submit(ReplaceCodes(user_id=user_id, code_hashes=hashes, note=note))
     return codes

@@ -204,8 +204,8 @@ async def test_the_account_page(database_url: str) -> None:
         assert led(await browser.send(f"{here}/password", **form)) == "/admin/login"
         assert led(await browser.go(here)).startswith("/admin/login")
         done = [each.action for each in await actions(house.ctx, limit=6)]
-        assert done[0] == "password_changed"
-        assert {"token_made", "token_revoked", "recovery_codes"} <= set(done)
+        assert done[0] == "password.change"
+        assert {"token.make", "token.revoke", "codes.make"} <= set(done)
 
 
 async def test_sessions_end_and_another_app_is_connected(database_url: str) -> None:
