@@ -95,7 +95,7 @@ bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
 	@$(BIN)/python -m bench.ledger
 
 ##@ Its database (DATABASE_URL, or SQLite in DATA_DIR)
-.PHONY: db-migrate db-upgrade db-downgrade db-current db-history
+.PHONY: db-migrate db-upgrade db-downgrade db-current db-history seed
 db-migrate: $(NODE) ## Write a new migration from the tables (m="what changes")
 	@test -n "$(m)" || { echo 'Say what changes: make db-migrate m="add a column"' >&2; exit 2; }
 	@$(ALEMBIC) revision --autogenerate -m "$(m)"
@@ -111,6 +111,9 @@ db-current: $(NODE) ## The version the database has
 
 db-history: $(NODE) ## All migrations, newest first
 	@$(ALEMBIC) history --indicate-current
+
+seed: $(NODE) ## Fill a new one with a node's life (KEYS=100000 TRANSACTIONS=5000000)
+	@KEYS="$(KEYS)" TRANSACTIONS="$(TRANSACTIONS)" $(BIN)/python -m bench.seed
 
 ##@ Look after it
 .PHONY: clean lock
