@@ -71,7 +71,13 @@ class Seeded:
 
 
 async def seed(
-    database: Database, vault: Vault, *, keys: int, transactions: int, now: datetime
+    database: Database,
+    vault: Vault,
+    *,
+    keys: int,
+    transactions: int,
+    now: datetime,
+    days: int = DAYS,
 ) -> Seeded:
     """Fill a database that is migrated and new. Raises ConfigError for one that has lived."""
     requests = transactions - keys - -(-keys // OUT_EVERY)
@@ -82,7 +88,7 @@ async def seed(
             if await connection.scalar(select(literal(1)).select_from(table).limit(1)):
                 raise ConfigError("DATABASE_URL: this database has lived; seed a new one")
     end_ms = int(now.timestamp() * 1000)
-    size = Size(keys=keys, requests=requests, begin_ms=end_ms - DAYS * DAY_S * 1000, end_ms=end_ms)
+    size = Size(keys=keys, requests=requests, begin_ms=end_ms - days * DAY_S * 1000, end_ms=end_ms)
     sealed = await _mint(database, vault, keys, now)
     writer = Writer(database.dialect, size, sealed)
     steps: dict[str, float] = {}
@@ -102,7 +108,7 @@ async def seed(
     await _unclaimed(database, vault, sealed, keys)
     steps["tokens"] = time.perf_counter() - started_s
     started_s = time.perf_counter()
-    await roll_up(database, since=now - timedelta(days=DAYS), until=now)
+    await roll_up(database, since=now - timedelta(days=days), until=now)
     steps["sums"] = time.perf_counter() - started_s
     return Seeded(keys=keys, requests=requests, steps=steps)
 

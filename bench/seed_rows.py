@@ -21,6 +21,7 @@ CHILD_EVERY: Final = 100
 OUT_EVERY: Final = 5
 LIGHTNING_EVERY: Final = 10
 UNCLAIMED_MAX: Final = 300
+BUSY_EVERY: Final = 50
 SCRAMBLER: Final = 2654435761  # Knuth's, for 32 bits
 
 # Of a thousand requests, those from the first number on: outcome, evidence.
@@ -34,6 +35,11 @@ OUTCOMES: Final = (
     (60, "completed", "exact"),
 )
 FREE_BELOW: Final = 36
+
+
+def key_id(number: int) -> str:
+    """The id of a key; that of number 0 has a fiftieth of all requests."""
+    return f"key_{(number + 1) * SCRAMBLER % 2**32:08x}{number + 1:024x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,7 @@ class Writer:
     def _time(self, place: str) -> str:
         """When an event is, by its place in the order of all."""
         places = 4 * (self._size.requests + 1)
-        passed = f"({place}) * {self._size.end_ms - self._size.begin_ms} / {places}"
+        passed = f"CAST({place} AS bigint) * {self._size.end_ms - self._size.begin_ms} / {places}"
         ms = f"({self._size.begin_ms} + {passed})"
         if self._lite:
             form = "%Y-%m-%dT%H:%M:%f000+00:00"
@@ -117,7 +123,8 @@ class Writer:
             "INSERT INTO seed_use SELECT n, k, o, h, tokens_in, tokens_out,"
             f" CASE WHEN o < {FREE_BELOW} THEN 0 ELSE"
             f" tokens_in * {INPUT_MSAT} + tokens_out * {OUTPUT_MSAT} END"
-            f" FROM (SELECT n, h, h / 7 % 1000 AS o, h / 11 % (1 + {born}) AS k,"
+            f" FROM (SELECT n, h, h / 7 % 1000 AS o, "
+            f" CASE WHEN h % {BUSY_EVERY} = 0 THEN 0 ELSE h / 11 % (1 + {born}) END AS k,"
             " 50 + h / 13 % 3000 AS tokens_in, 10 + h / 17 % 1000 AS tokens_out"
             f" FROM (SELECT n, n * {SCRAMBLER} % 4294967296 AS h"
             f" FROM {self._series(1, requests)}) a) b",

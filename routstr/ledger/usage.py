@@ -57,7 +57,15 @@ class Sums:
     output_tokens: int = 0
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in SUMS})
+        return Sums(
+            requests=self.requests + other.requests,
+            charged_msat=self.charged_msat + other.charged_msat,
+            margin_msat=self.margin_msat + other.margin_msat,
+            absorbed_msat=self.absorbed_msat + other.absorbed_msat,
+            at_risk_msat=self.at_risk_msat + other.at_risk_msat,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
 
 
 SUMS: Final = tuple(each.name for each in fields(Sums))
@@ -283,7 +291,7 @@ def _values(sums: Sums) -> tuple[int, ...]:
 def _times_json(times: Times) -> dict[str, dict[str, int]]:
     return {
         name: {str(bucket): count for bucket, count in sorted(buckets.items())}
-        for name, buckets in times.items()
+        for name, buckets in sorted(times.items())
     }
 
 

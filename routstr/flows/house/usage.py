@@ -1,8 +1,9 @@
 """What was sold in the last hours: for charts, tables and the contract's `/usage/…` answers.
 
 Everything comes from the ledger's own `usage` rows, summed up by the job `rollup`; logs say nothing
-here. A window begins at a full minute (up to two hours), or at a full hour. What the job has not
-summed up yet is added from the rows, unless it is too much; `until` says how far the figures go.
+here. A window begins at a full minute (up to two hours), at a full hour, or, shown by days, at
+midnight. What the job has not summed up yet is added from the rows, unless it is too much; `until`
+says how far the figures go.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,11 +56,13 @@ def window_of(now: datetime, hours: int, interval_min: int | None = None) -> Win
     step_s = (usual if interval_min is None else interval_min) * MINUTE_S
     has_minutes = timedelta(hours=hours) < MINUTES_KEPT  # their oldest hour may be going
     span_s = MINUTE_S if has_minutes and step_s % HOUR_S else HOUR_S
+    if step_s % DAY_S == 0:
+        span_s = DAY_S
     if step_s < span_s or step_s % span_s or hours * HOUR_S > STEPS_MAX * step_s:
         raise InvalidParameter(
             f"At most {STEPS_MAX} steps, of whole hours beyond two days.", param="interval"
         )
-    begin_s = MINUTE_S if hours <= BY_MINUTE_HOURS_MAX else HOUR_S
+    begin_s = MINUTE_S if hours <= BY_MINUTE_HOURS_MAX else max(HOUR_S, span_s)
     since = floor_to(now - timedelta(hours=hours), begin_s)
     return Window(since=since, until=now, span_s=span_s, step_s=step_s)
 
@@ -125,12 +128,13 @@ async def usage(ctx: Context, *, hours: int, interval_min: int | None = None) ->
         until = live_from
     else:
         spans, parts = [*spans, *more[0]], [*parts, *more[1]]
+    steps = _steps(window, spans)
     return Usage(
         since=window.since,
         until=until,
         step_s=window.step_s,
-        total=_point(window.since, spans),
-        points=_points(window, spans),
+        total=_point(_together(window.since, steps)),
+        points=tuple(_point(step) for step in steps),
         by_model=_shares(parts, lambda part: part.model),
         by_upstream=_shares(parts, lambda part: part.upstream),
         by_outcome=_shares(parts, lambda part: part.outcome),
@@ -148,25 +152,33 @@ async def _parts(connection: ReadConnection, window: Window, until: datetime) ->
     return [*first, *await kept_parts(connection, DAY_S, midnight, until)]
 
 
-def _points(window: Window, spans: Iterable[Span]) -> tuple[Point, ...]:
-    """A point for every step, the last one still going on."""
+def _steps(window: Window, spans: Iterable[Span]) -> list[Span]:
+    """A span for every step, the last one still going on."""
     by_step: dict[datetime, list[Span]] = {}
     for span in spans:
         by_step.setdefault(floor_to(span.start_at, window.step_s), []).append(span)
-    at, points = floor_to(window.since, window.step_s), []
+    at, steps = floor_to(window.since, window.step_s), []
     while at < window.until:
-        points.append(_point(at, by_step.get(at, [])))
+        steps.append(_together(at, by_step.get(at, [])))
         at += timedelta(seconds=window.step_s)
-    return tuple(points)
+    return steps
 
 
-def _point(at: datetime, spans: Sequence[Span]) -> Point:
-    times = times_of(spans)
-    ms, first_ms, added_us = (times.get(name, {}) for name in ("ms", "first_ms", "added_us"))
-    return Point(
-        at=at,
+def _together(at: datetime, spans: Sequence[Span]) -> Span:
+    return Span(
+        start_at=at,
         failed=sum(span.failed for span in spans),
         sums=sum((span.sums for span in spans), Sums()),
+        times=times_of(spans),
+    )
+
+
+def _point(step: Span) -> Point:
+    ms, first_ms, added_us = (step.times.get(name, {}) for name in ("ms", "first_ms", "added_us"))
+    return Point(
+        at=step.start_at,
+        failed=step.failed,
+        sums=step.sums,
         ms_p50=quantile(ms, 500),
         ms_p99=quantile(ms, 990),
         first_ms_p50=quantile(first_ms, 500),

@@ -1,11 +1,18 @@
-"""A till at a model mint of its own, on either engine."""
+"""A till at a model mint of its own, and a node that has lived, on either engine."""
 
+import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
+from bench.seed import MINT_URL, seed
+from routstr.flows.context import Context
+from routstr.ledger.engine import PoolSettings, open_database
+from routstr.ledger.vault import Vault
 from tests.fakes.mint import FakeMint
-from tests.harness.till import Till, open_till
+from tests.harness.clock import MovableClock
+from tests.harness.till import MASTER, Till, open_context, open_till
 
 
 @pytest.fixture
@@ -18,3 +25,15 @@ async def mint() -> AsyncIterator[FakeMint]:
 async def till(database_url: str, mint: FakeMint) -> AsyncIterator[Till]:
     async with open_till(database_url, mint) as till:
         yield till
+
+
+@pytest.fixture
+async def lived(database_url: str) -> AsyncIterator[Context]:
+    """A node of 300 keys and 5,000 rows of five days, without a mint."""
+    database = open_database(database_url, PoolSettings(size=1, overflow=1))
+    vault = Vault(MASTER, random_bytes=secrets.token_bytes)
+    now = datetime.now(UTC)
+    await seed(database, vault, keys=300, transactions=5_000, now=now, days=5)
+    await database.close()
+    async with open_context(database_url, (MINT_URL,), MovableClock()) as (ctx, _):
+        yield ctx

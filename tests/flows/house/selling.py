@@ -1,5 +1,6 @@
 """What the tests of the operator's pages share: requests that were sold, without an upstream."""
 
+from routstr.flows.context import Context
 from routstr.flows.keys import Created
 from routstr.ledger.book import KeyRef
 from routstr.ledger.holds import Reserve, Settle
@@ -10,10 +11,22 @@ async def sell(
     till: Till, key: Created, *, cost_msat: int = 145, outcome: str = "completed", ms: int = 20
 ) -> None:
     """One request of that outcome, which costs its upstream 100 msat."""
-    ledger = till.ctx.ledger
+    await sell_to(till.ctx, KeyRef(id=key.key_id), cost_msat=cost_msat, outcome=outcome, ms=ms)
+
+
+async def sell_to(
+    ctx: Context,
+    caller: KeyRef,
+    *,
+    cost_msat: int = 145,
+    outcome: str = "completed",
+    ms: int = 20,
+) -> None:
+    """The same, of any node and key."""
+    ledger = ctx.ledger
     reserve = Reserve(
-        hold_id=till.ctx.new_id("req"),
-        caller=KeyRef(id=key.key_id),
+        hold_id=ctx.new_id("req"),
+        caller=caller,
         wanted_msat=1000,
         minimum_msat=1000,
         quote_msat=1000,
