@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from bench import doors, proof, suites
+from bench import doors, pages, proof, suites
 
 PARTS: Final[Mapping[str, proof.Part]] = {
     "browser": suites.prove_pages,
     "doors": doors.prove,
+    "pages": pages.prove,
 }
 LAST: Final = ("pages", "slowest_page_ms", "matrix", "undocumented")
 

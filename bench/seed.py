@@ -95,7 +95,7 @@ async def seed(
     work = {
         "plan": writer.plan(),
         "keys": writer.keys(),
-        "ecash": writer.ecash(),
+        "ecash": [*writer.brought(), *writer.coins()],
         "holds": [writer.holds()],
         "chain": [writer.chain()],
     }

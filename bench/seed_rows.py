@@ -172,26 +172,19 @@ class Writer:
             f" WHERE s.k % {CHILD_EVERY} = 0",
         ]
 
-    def ecash(self) -> list[str]:
-        """What was brought, the coins that became of it, what was taken out."""
+    def brought(self) -> list[str]:
+        """Tokens and invoices, and the calls to the mint that they took."""
         sealed, by_invoice = self._sealed, f"k % {LIGHTNING_EVERY} = 1"
         deposit_id, invoice_id = (
             f"'{kind}_' || {self._hex('k + 1', 32)}" for kind in ("dep", "inv")
         )
-        operation_id, out_id = (
-            f"'op_' || {self._hex('k + 1', 32)}",
-            f"'wd_' || {self._hex('k + 1', 32)}",
-        )
-        at, out_at = self._time("place"), self._time("place + 2")
-        url = f"'{sealed.mint_url}'"
-        status = f"CASE WHEN k / {OUT_EVERY} < {UNCLAIMED_MAX} THEN 'completed' ELSE 'claimed' END"
-        issued = f"CASE WHEN k / {OUT_EVERY} < {UNCLAIMED_MAX} THEN 'issued' ELSE 'spent' END"
-        false = "false"
+        operation_id = f"'op_' || {self._hex('k + 1', 32)}"
+        at, url = self._time("place"), f"'{sealed.mint_url}'"
         return [
             "INSERT INTO deposit (id, api_key_id, state, source, mint_url, unit, face_amount,"
             " credit_msat, created_at, credited_at, is_locked)"
             f" SELECT {deposit_id}, {self._key_id('k')}, 'credited', 'cashu', {url}, 'sat',"
-            f" coin + out_coin, (coin + out_coin) * 1000, {at}, {at}, {false} FROM seed_key"
+            f" coin + out_coin, (coin + out_coin) * 1000, {at}, {at}, false FROM seed_key"
             f" WHERE NOT ({by_invoice})",
             f"INSERT INTO deposit_input (y, deposit_id) SELECT '02' || {self._hex('k + 1', 64)},"
             f" {deposit_id} FROM seed_key WHERE NOT ({by_invoice})",
@@ -213,10 +206,22 @@ class Writer:
             f" END, 'done', '{sealed.mint_id}', 'sat', '{sealed.request}', coin + out_coin, 0,"
             f" CASE WHEN {by_invoice} THEN NULL ELSE {deposit_id} END,"
             f" CASE WHEN {by_invoice} THEN {invoice_id} END, 1, {at}, {at}, {at} FROM seed_key",
+        ]
+
+    def coins(self) -> list[str]:
+        """The coins that became of it, and what was taken out."""
+        sealed, out_at = self._sealed, self._time("place + 2")
+        operation_id, out_id = (f"'{kind}_' || {self._hex('k + 1', 32)}" for kind in ("op", "wd"))
+        is_out = f"CASE WHEN k / {OUT_EVERY} < {UNCLAIMED_MAX} THEN"
+        status, issued = (
+            f"{is_out} 'completed' ELSE 'claimed' END",
+            f"{is_out} 'issued' ELSE 'spent' END",
+        )
+        return [
             "INSERT INTO withdrawal (id, api_key_id, way, amount, fee_amount, mint_url, unit,"
             f" status, created_at, completed_at, retry_count, token) SELECT {out_id},"
-            f" {self._key_id('k')}, 'token', out_coin * 1000, 0, {url}, 'sat', {status}, {out_at},"
-            f" {out_at}, 0, '{sealed.secret}' FROM seed_key WHERE out_coin > 0",
+            f" {self._key_id('k')}, 'token', out_coin * 1000, 0, '{sealed.mint_url}', 'sat',"
+            f" {status}, {out_at}, {out_at}, 0, '{sealed.secret}' FROM seed_key WHERE out_coin > 0",
             *(
                 f"INSERT INTO mint_output (operation_id, position, keyset_id, counter, amount, b_,"
                 f" purpose) SELECT {operation_id}, {place}, '{sealed.keyset_id}', 2 * k + {place},"
