@@ -3,7 +3,7 @@
 #   docker build -t routstr-mint --target mint .
 # Every package is checked against the hashes of its lock, wheels only. To pin the base as well, give
 # it by digest: --build-arg PYTHON_IMAGE=python@sha256:…
-ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+ARG PYTHON_IMAGE=python:3.12-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS node-environment
 COPY requirements.lock /tmp/
@@ -34,7 +34,11 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:3338/v1/keysets', timeout=2)"]
 CMD ["mint"]
 
+# Backups of PostgreSQL are made by its own pg_dump, which must not be older than the server.
 FROM ${PYTHON_IMAGE} AS node
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends postgresql-client-17 \
+ && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --create-home --home-dir /data routstr
 COPY --from=node-environment /venv /venv
 WORKDIR /app
