@@ -21,7 +21,11 @@ from routstr.cli import (
     backup,
     backup_restore,
     catalog,
+    invites,
     jobs,
+    keys,
+    settings,
+    status,
     upstreams,
     verify,
     wallet,
@@ -43,10 +47,14 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.command("status")(status.command)
 cli.command("audit")(audit.command)
 cli.command("verify")(verify.command)
 cli.add_typer(admin.cli, name="admin")
 cli.add_typer(wallet.cli, name="wallet")
+cli.add_typer(keys.cli, name="keys")
+cli.add_typer(settings.cli, name="settings")
+cli.add_typer(invites.cli, name="invites")
 backup.cli.command("restore")(backup_restore.command)
 cli.add_typer(backup.cli, name="backup")
 cli.add_typer(upstreams.cli, name="upstreams")
