@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from routstr.__main__ import cli
 from routstr.errors import ConfigError, InvalidParameter
