@@ -281,9 +281,10 @@ async def mints(ctx: Context) -> tuple[MintShown, ...]:
     """Every mint that is accepted, or where something is; asks none of them."""
     now = ctx.clock.now()
     async with ctx.database.reading() as connection:
-        seen, held = await mints_seen(connection), await coins(connection)
+        seen = await mints_seen(connection)
         keysets = await keysets_seen(connection)
         piles = await coin_piles(connection)
+        held = _coins(keysets, piles)
         health = mint_health(ctx, seen, held, now)
         known = {each.url: await find_mint(connection, each.url) for each in health}
     nuts = {mint.url: tuple(mint.nuts) for mint in seen}
@@ -303,6 +304,27 @@ async def mints(ctx: Context) -> tuple[MintShown, ...]:
         )
         for each in health
     )
+
+
+def _coins(keysets: Sequence[KeysetSeen], piles: Sequence[CoinPile]) -> list[Coins]:
+    """The piles put together, by mint and unit."""
+    by_id = {keyset.id: keyset for keyset in keysets}
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for pile in piles:
+        keyset = by_id[pile.keyset_id]
+        amounts = found.setdefault((keyset.mint_url, keyset.unit), {})
+        amounts[pile.state] = amounts.get(pile.state, 0) + pile.amount * pile.count
+    return [
+        Coins(
+            mint_url=url,
+            unit=unit,
+            unspent=amounts.get("unspent", 0),
+            reserved=amounts.get("reserved", 0),
+            locked=amounts.get("locked", 0),
+            issued=amounts.get("issued", 0),
+        )
+        for (url, unit), amounts in sorted(found.items())
+    ]
 
 
 def _keyset_shown(

@@ -24,6 +24,7 @@ from routstr.flows.house.money import (
     withdrawals,
 )
 from routstr.flows.house.overview import overview
+from routstr.ledger.profit import SURPLUS
 from tests.flows.house.selling import sell
 from tests.harness.till import ON_SQLITE, Till
 
@@ -37,6 +38,7 @@ async def test_the_money_adds_up_and_every_list_pages(till: Till) -> None:
     assert money.wallet_msat == money.users_msat + money.in_flight_msat + money.yours_msat
     assert (money.wallet_msat, money.users_msat, money.takeable_msat) == (19_000, 18_855, 145)
     assert money.issued_msat == 2_000
+    assert money.takeable_msat == await till.value(SURPLUS)
     assert [need.kind for need in seen.needs] == ["backup_old"]
     [mint] = seen.mints
     assert (mint.is_silent, mint.held_msat) == (False, 19_000)
