@@ -65,6 +65,7 @@ function startToken(app) {
       try {
         await app.act("refund", body);
         field.value = "";
+        await app.refresh();
         app.open("withdraw"); // closes it: the next press would be another withdrawal
         $("#w-tokens").scrollIntoView({ block: "start" });
       } catch (error) {
