@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from routstr.errors import InvalidParameter, KeyExpired, NoBalance
-from routstr.flows.house.expired import expire_keys, foresee_expired_keys
+from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
 from routstr.flows.house.unclaimed import foresee_withdrawals, withdrawals
 from routstr.flows.keys import Created
+from routstr.flows.live import Switches
+from routstr.flows.operate import take_job
 from routstr.flows.refunds import read_withdrawal
 from routstr.flows.withdraw import Wish, empty, withdraw
 from routstr.ledger.book import KeyRef
 from routstr.ledger.expiry import SweepExpired
+from routstr.ledger.job_runs import EndRun, Run
 from routstr.ledger.reads_wallet import house_money
 from tests.fakes.mint import FakeMint, Trouble
 from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
@@ -174,6 +178,29 @@ async def test_a_silent_mint_delays_it_and_loses_nothing(till: Till) -> None:
     await till.later(CLAIM_S + LIFE_S)
     assert await ran(till) == {}  # the mint does not say whether it was claimed
     assert (await ran(till))["swept_msat"] == 7_000
+
+
+@ON_SQLITE
+async def test_one_that_is_more_than_may_leave_bars_no_other(
+    database_url: str, mint: FakeMint
+) -> None:
+    async with open_till(database_url, mint) as till:
+        live = till.ctx.live
+        keys = sorted([await mortal(till, n) for n in (8, 8)], key=lambda key: key.key_id)
+        await till.topup(keys[0], mint.issue(8))
+        live.replace(replace(live.now, switches=Switches(withdrawn_sats_per_hour_max=10)))
+        await till.later(LIFE_S + 1)
+        assert await ran(till) == {"after": keys[0].key_id}
+        assert await take_job(till.ctx, EXPIRE_KEYS_JOB, lease_s=30)
+        await till.ctx.ledger.submit(told_to_go_on(keys[0].key_id))
+        assert await ran(till) == {"issued": 1, "issued_msat": 8_000}
+        assert [await till.balance(key) for key in keys] == [16_000, 0]
+
+
+def told_to_go_on(after: str) -> EndRun:
+    """What the runner writes down after such a pass."""
+    run = Run(id="run_1", name=EXPIRE_KEYS_JOB, owner="one", lease_s=0)
+    return EndRun(run_of=run, ok=True, result={"after": after}, kept_since=None)
 
 
 GIVEN = ("withdraw.checked", "withdraw.completed")

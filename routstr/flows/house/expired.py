@@ -16,7 +16,14 @@ from typing import Final
 import structlog
 
 from routstr.core.money import unit_from_msat
-from routstr.errors import BalanceTooSmall, NoBalance, Paused, RefundPending, RoutstrError
+from routstr.errors import (
+    BalanceTooSmall,
+    MintUnreachable,
+    NoBalance,
+    Paused,
+    RefundPending,
+    RoutstrError,
+)
 from routstr.flows.context import Context
 from routstr.flows.house.unclaimed import TOKENS_MAX, take_back
 from routstr.flows.sources import sources_of
@@ -34,9 +41,9 @@ log = structlog.get_logger()
 
 EXPIRE_KEYS_JOB: Final = "expire-keys"
 KEYS_MAX: Final = 200  # in one pass: some of them need a mint
-REFUSED_MAX: Final = 3  # then the mints are having a bad hour
+SILENT_MAX: Final = 3  # then the mints are having a bad hour
 COMMITTED_TOGETHER: Final = 32
-FORESEEN_MAX: Final = 10_000
+FORESEEN_MAX: Final = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,12 +55,13 @@ class _Pass:
     issued: int = 0
     issued_msat: int = 0
     refused: int = 0
+    silent: int = 0
     is_paused: bool = False
     to_sweep: list[ExpiredKey] = field(default_factory=list)
 
     @property
     def may_issue(self) -> bool:
-        return self.refused < REFUSED_MAX and not self.is_paused
+        return self.silent < SILENT_MAX and not self.is_paused
 
 
 async def expire_keys(ctx: Context) -> tuple[bool, dict[str, object]]:
@@ -99,12 +107,12 @@ async def foresee_expired_keys(ctx: Context) -> dict[str, object]:
     async with ctx.database.reading() as connection:
         keys = await expired_keys(connection, now, limit=FORESEEN_MAX)
         tokens = await unclaimed_heap(connection, before, fingerprint=EXPIRED)
-    sweep = [key for key in keys if await _is_for_the_operator(ctx, key)]
-    issue = [
-        key
-        for key in keys
-        if key.offered_at is None and key.revoked_at is None and await _fits_a_token(ctx, key)
-    ]
+    issue, sweep = [], []
+    for key in keys:
+        if await _is_for_the_operator(ctx, key):
+            sweep.append(key)
+        elif key.offered_at is None and key.revoked_at is None and await _fits_a_token(ctx, key):
+            issue.append(key)
     return {
         "issue": len(issue),
         "issue_msat": sum(key.balance_msat for key in issue),
@@ -148,6 +156,7 @@ async def _give_out(ctx: Context, key: ExpiredKey, done: _Pass) -> None:
         log.info("expired_key_under_way", key_id=key.id)
     except Paused:
         done.is_paused = True
+        done.after = key.id  # it may be more than may leave in an hour, and must not bar the others
         return
     except (BalanceTooSmall, NoBalance):  # the mint's fee is more, or it was emptied meanwhile
         since = ctx.clock.now() - timedelta(seconds=ctx.limits.expired_claim_ttl_s)
@@ -157,7 +166,8 @@ async def _give_out(ctx: Context, key: ExpiredKey, done: _Pass) -> None:
     except RoutstrError as error:
         log.info("expired_key_postponed", key_id=key.id, code=error.code)
         done.refused += 1
-        done.after = key.id
+        done.silent += isinstance(error, MintUnreachable)
+        done.after = key.id  # the next pass begins with another one
         return
     done.issued += 1
     done.issued_msat += amount_msat

@@ -72,6 +72,8 @@ async def plan_token(ctx: Context, mint_url: str, amount_sat: int | None) -> Pay
     yours = unit_from_msat(before_msat, UNIT)
     held = sum(coin * count for coin, count in purse.items())
     amount = min(yours, held) if amount_sat is None else amount_sat
+    if amount > yours:
+        raise _too_small(before_msat)
     while amount > 0:
         cost = _change_fee(purse, amount, fee_ppk)
         if cost is not None and amount + cost <= yours:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from routstr.errors import InvalidParameter, NotFound
 from routstr.flows.context import Context
+from routstr.flows.house.fixed import FIXED
 from routstr.flows.house.settings import (
     SettingShown,
     change_settings,
@@ -56,7 +57,7 @@ async def settings_page(request: Request, admin: Reading, ctx: Ctx) -> Response:
     return admin_page(
         request, ctx, admin, "admin/settings.html", here="settings",
         switches=groups.pop(SWITCHES, []), groups=groups, words=GROUP_WORDS, stops=STOPS,
-        fixed=[each for each in shown if each.about is None],
+        fixed=[each for each in shown if each.about is None], meanings=FIXED,
     )  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """`/admin/settings`: a change holds at once, is in its history, and can be taken back."""
 
+import re
+
+from demo.process import ROOT
+from routstr.flows.house.editable import EDITABLE
+from routstr.flows.house.fixed import FIXED
 from tests.harness.house import House, open_house
 from tests.harness.till import ON_SQLITE
-
-pytestmark = ON_SQLITE
 
 PAGE = {"accept": "text/html"}
 EVIL = "<img src=x onerror=alert(1)>"
@@ -20,6 +23,7 @@ def payout_to(house: House) -> str | None:
     return house.ctx.limits.payout_to
 
 
+@ON_SQLITE
 async def test_a_setting_is_changed_shown_with_its_history_and_taken_back(
     database_url: str,
 ) -> None:
@@ -39,6 +43,7 @@ async def test_a_setting_is_changed_shown_with_its_history_and_taken_back(
         assert "taken back" in page
 
 
+@ON_SQLITE
 async def test_a_switch_says_what_it_stops_and_stops_it(database_url: str) -> None:
     async with open_house(database_url) as house:
         status, _ = await save(house, "spending", value="false", from_list="1")
@@ -48,6 +53,7 @@ async def test_a_switch_says_what_it_stops_and_stops_it(database_url: str) -> No
         assert "Start again" in page
 
 
+@ON_SQLITE
 async def test_where_money_goes_takes_a_code_and_every_form_its_token(database_url: str) -> None:
     async with open_house(database_url) as house:
         bare = {"cookie": house.admin.headers["cookie"], "origin": house.origin, **PAGE}
@@ -65,3 +71,11 @@ async def test_where_money_goes_takes_a_code_and_every_form_its_token(database_u
         assert payout_to(house) == "eve@example.com"
         missing = await house.admin.get("/admin/settings/secret_key", headers=PAGE)
         assert missing.status_code == 404
+
+
+def test_the_words_of_what_a_start_reads_are_those_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| .*? \| (.+) \|$", readme, re.MULTILINE)
+    told = {name.lower(): meaning.replace("`", "") for name, meaning in rows}
+    assert {name: told.get(name) for name in FIXED} == FIXED
+    assert not FIXED.keys() & EDITABLE.keys()
