@@ -84,6 +84,10 @@ def _here(query: dict[str, str]) -> str:
     return f"{HERE}?{asked}" if asked else HERE
 
 
+def _may_be_secret(text: str) -> bool:
+    return text.strip().startswith("sk-") and len(text) > SECRET_CHARS
+
+
 @router.get("")
 async def keys_page(
     request: Request,
@@ -94,7 +98,8 @@ async def keys_page(
     after: Text = "",
 ) -> Response:
     """The newest keys, or those that fit."""
-    return await _list(request, ctx, admin, search=search.strip(), shown=shown, after=after)
+    search = "" if _may_be_secret(search) else search.strip()
+    return await _list(request, ctx, admin, search=search, shown=shown, after=after)
 
 
 @router.post("/search")
@@ -105,7 +110,7 @@ async def search_keys(request: Request, admin: Reading, ctx: Ctx) -> Response:
     text, shown = form.text("search"), form.text("shown")
     if text.startswith("cashu"):
         raise InvalidParameter("That is a token, not a key: the node keeps none.", param="search")
-    if text.startswith("sk-") and len(text) > SECRET_CHARS:
+    if _may_be_secret(text):
         found = await find_keys(ctx, search=text, limit=1)
         if not found.keys:
             raise InvalidParameter("No key of this node has that text.", param="search")

@@ -41,6 +41,8 @@ async def test_a_key_is_found_and_its_text_is_in_no_address(database_url: str) -
         assert "That is a token" in await find(house, "cashuBo2F0gaJhaUg")
         listed = await house.admin.get(f"/admin/keys?search={key.id}", headers=PAGE)
         assert there in listed.text
+        typed = await house.admin.get(f"/admin/keys?search={key.text}", headers=PAGE)
+        assert key.text not in typed.text
         none = await house.admin.get("/admin/keys?shown=revoked", headers=PAGE)
         assert "No key fits" in none.text
 
