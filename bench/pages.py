@@ -46,7 +46,7 @@ from tests.harness.till import MASTER, open_context
 ENGINES: Final = ("sqlite", "postgresql")
 ASKED: Final = 5
 PAGE_MS_MAX: Final = 300
-SEED_S_MAX: Final = 180
+SEED_S_MAX: Final = 300
 WAIT_S: Final = 60
 # What is no page of somebody logged in, works instead of showing, or shows what it is told to.
 LEFT_OUT: Final = (
