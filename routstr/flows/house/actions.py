@@ -1,5 +1,6 @@
 """What operators did: noted for ever, and read again, the newest first. No secret is in it."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -8,6 +9,7 @@ from routstr.ledger.actions import ActionNote, NoteAction
 from routstr.ledger.reads_admins import ActionView, newest_actions
 
 PAGE_MAX: Final = 500
+_ACTION: Final = re.compile(r"[a-z]+(?:\.[a-z]+)?")
 
 
 def new_note(
@@ -19,7 +21,11 @@ def new_note(
     detail: Mapping[str, object] | None = None,
     request_id: str | None = None,
 ) -> ActionNote:
-    """A note for a command that writes it together with what it tells of."""
+    """A note for a command that writes it together with what it tells of.
+
+    `action` is a thing and what was done with it: `key.change`, `login`.
+    """
+    assert _ACTION.fullmatch(action), action
     return ActionNote(
         operation_id=ctx.new_id("act"),
         actor=actor,

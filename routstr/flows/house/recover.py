@@ -194,7 +194,7 @@ async def _end(ctx: Context, recovered: Sequence[Recovered]) -> AuditReport:
     await finish_job(ctx, AUDIT_JOB, ok=not breached, result={"breaches": breached}, next_in_s=0)
     mark = await _mark(ctx)
     detail = {each.mint_url: [each.found_msat, each.lost_msat, each.fee_msat] for each in recovered}
-    await note_action(ctx, actor=ACTOR, action="backup_restore", target=mark.backup, detail=detail)
+    await note_action(ctx, actor=ACTOR, action="backup.restore", target=mark.backup, detail=detail)
     ctx.failpoint("recover.ending")
     await finish_restore(ctx.database, now=ctx.clock.now())
     return report

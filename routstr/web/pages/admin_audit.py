@@ -33,7 +33,7 @@ async def check_now(request: Request, admin: Writing, ctx: Ctx) -> Response:
     await note_action(
         ctx,
         actor=admin.name,
-        action="audit_run",
+        action="audit.run",
         detail={"full": is_full},
         request_id=request_id_of(request.scope),
     )

@@ -50,7 +50,7 @@ async def create_now(request: Request, admin: Writing, ctx: Ctx) -> Response:
     except (Pending, NotFound) as error:
         return back_to(PATH, error.message, kind="bad")
     await note_action(
-        ctx, actor=admin.name, action="backup_create", request_id=request_id_of(request.scope)
+        ctx, actor=admin.name, action="backup.create", request_id=request_id_of(request.scope)
     )
     return back_to(PATH, "A backup is being made.")
 
@@ -69,7 +69,7 @@ async def verify_now(request: Request, admin: Writing, ctx: Ctx) -> Response:
     await note_action(
         ctx,
         actor=admin.name,
-        action="backup_verify",
+        action="backup.verify",
         target=name,
         detail={"whole": kind == "ok"},
         request_id=request_id_of(request.scope),

@@ -74,7 +74,7 @@ async def run_job(request: Request, admin: Writing, ctx: Ctx, name: str) -> Resp
     await note_action(
         ctx,
         actor=admin.name,
-        action="job_run",
+        action="job.run",
         target=name,
         detail={"dry_run": is_dry},
         request_id=request_id_of(request.scope),

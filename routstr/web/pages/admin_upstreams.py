@@ -105,7 +105,7 @@ async def save_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) -
     wish = _wish(form, is_new=False)
     await change_upstream(ctx, slug, wish)
     await note_action(
-        ctx, actor=admin.name, action="upstream.set", target=slug,
+        ctx, actor=admin.name, action="upstream.change", target=slug,
         detail={"margin": form.text("margin"), "enabled": form.is_on("enabled"),
                 "new_key": wish.api_key is not None},
     )  # fmt: skip
