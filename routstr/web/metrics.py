@@ -1,7 +1,7 @@
 """`/metrics`: what this process counted and how the node is, as Prometheus reads it.
 
-For the operator alone: an admin token, or a call from this machine that no proxy passed on. No
-label holds anything of a user; the words are fixed, or names the operator gave.
+For the operator alone: an admin token, or a program on this machine. No label holds anything of a
+user; the words are fixed, or names the operator gave.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,11 +21,13 @@ from routstr.core.histogram import Histogram
 from routstr.flows.context import Context
 from routstr.flows.gauges import Gauges, gauges
 from routstr.web.admin.guard import reading_admin
+from routstr.web.admin.origin import is_local_name
 from routstr.web.deps import Ctx
 
 US_PER_S: Final = 1_000_000
 FORMAT: Final = "text/plain; version=0.0.4; charset=utf-8"
 FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+BROWSER: Final = ("origin", "sec-fetch-site")  # of another site's page, maybe, in a browser here
 LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
 
 router = APIRouter(tags=["node"])
@@ -38,7 +40,7 @@ router = APIRouter(tags=["node"])
 )
 async def metrics(request: Request, ctx: Ctx) -> Response:
     """Counters since the start, and gauges of this moment."""
-    if not is_from_here(request):
+    if not is_from_here(request, ctx):
         await reading_admin(request, ctx)
     families = [*counted(ctx), *measured(await gauges(ctx))]
     registry = CollectorRegistry(auto_describe=False)
@@ -47,10 +49,17 @@ async def metrics(request: Request, ctx: Ctx) -> Response:
     return Response(generate_latest(registry), media_type=FORMAT)
 
 
-def is_from_here(request: Request) -> bool:
-    """Whether the call is this machine's own, not one that a proxy here passed on."""
+def is_from_here(request: Request, ctx: Context) -> bool:
+    """Whether a program on this machine calls, not a web page, and nobody through a proxy.
+
+    Not every proxy says so: Tor passes on what a visitor sends, and others add nothing unless they
+    are told to. So a node with a public address takes nobody's word for it.
+    """
     host = "" if request.client is None else request.client.host
-    return host.startswith(LOOPBACK) and not any(name in request.headers for name in FORWARDED)
+    if ctx.facts.http_url or ctx.facts.onion_url or not host.startswith(LOOPBACK):
+        return False
+    told = any(name in request.headers for name in (*FORWARDED, *BROWSER))
+    return not told and is_local_name(request.headers.get("host", ""))
 
 
 class _Given:

@@ -1,6 +1,7 @@
 """`/metrics`: it counts what happened, it is the operator's alone, and it names nobody."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -76,9 +77,16 @@ async def test_the_row_of_a_request_says_how_long_it_took(shop: Shop) -> None:
 
 @ON_SQLITE
 async def test_only_this_machine_itself_and_the_operator_may_read_it(shop: Shop) -> None:
-    for name in ("x-forwarded-for", "forwarded", "via", "x-real-ip"):
-        answer = await shop.http.get("/metrics", headers={name: "127.0.0.1"})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_required")
+    told = dict.fromkeys(("x-forwarded-for", "forwarded", "via", "x-real-ip"), "127.0.0.1")
+    page = {"origin": "https://evil.example", "sec-fetch-site": "none", "host": "evil.example"}
+    for name, value in {**told, **page}.items():
+        answer = await shop.http.get("/metrics", headers={name: value})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_required"), name
+    # what Tor and many a proxy pass on looks like a call of this machine's own
+    facts = shop.ctx.live.now.facts
+    for public in ({"onion_url": "http://abc.onion"}, {"http_url": "https://node.example"}):
+        shop.ctx.live.replace(replace(shop.ctx.live.now, facts=replace(facts, **public)))
+        assert (await shop.http.get("/metrics")).status_code == 403
 
 
 @ON_SQLITE

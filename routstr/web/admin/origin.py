@@ -51,10 +51,18 @@ def _own(ctx: Context, hosts: Iterable[str]) -> set[str]:
     for host in hosts:
         name = host.lower()
         own.add(f"https://{name}")
-        bare = name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name
-        if bare in LOCAL_NAMES or bare.endswith(".onion"):
+        if is_local_name(name) or _bare(name).endswith(".onion"):
             own.add(f"http://{name}")
     return own
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host is this machine as only itself calls it; another site's name never is."""
+    return _bare(host.lower()) in LOCAL_NAMES
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name
 
 
 def _origin(url: str) -> str:
