@@ -35,8 +35,9 @@ _CORS: Final = (
 )
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _PRIVATE: Final = re.compile(r"/admin(?:/|$)")
-_MONEY: Final = re.compile(
-    r"/v1/(?:balance|wallet|receipts|key)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/admin/(?:api/)?withdraw$"
+# What is somebody's own: no cache keeps it, no browser has it after a log-out, no proxy gives it
+_UNKEPT: Final = re.compile(
+    r"/v1/(?:balance|wallet|receipts|key)(?:/|$)|(?:/v2)?/lightning(?:/|$)|/(?:admin|metrics)(?:/|$)"
 )
 _CONTROL: Final = re.compile(rb"[\r\n\x00]")
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
@@ -125,14 +126,14 @@ class _Answer:
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], path: str) -> None:
         self._send = send
         self._headers = headers
-        self._is_money = _MONEY.search(path) is not None
+        self._is_unkept = _UNKEPT.match(path) is not None
         self.has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
             headers = [*message.get("headers", ()), *self._headers]
-            if self._is_money:
+            if self._is_unkept:
                 headers = [pair for pair in headers if pair[0] != _NO_STORE[0]] + [_NO_STORE]
             message = {**message, "headers": headers}
         await self._send(message)

@@ -76,8 +76,9 @@ async def test_the_admin_is_for_its_own_site_alone(shop: Shop) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_answers_about_money_are_not_stored(shop: Shop) -> None:
-    for path in ("/v1/balance/info", "/v2/lightning/x", "/v1/wallet/missing"):
+async def test_what_is_somebodys_own_is_not_stored(shop: Shop) -> None:
+    money = ("/v1/balance/info", "/v2/lightning/x", "/v1/wallet/missing")
+    for path in (*money, "/admin/api/settings", "/admin/api/temporary-balances", "/metrics"):
         assert (await shop.http.get(path)).headers.get_list("cache-control") == ["no-store"]
     assert "cache-control" not in (await shop.http.get("/page")).headers
 
