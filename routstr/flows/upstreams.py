@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
+from urllib.parse import urlsplit
 
 from routstr.core.dialects import DIALECTS
 from routstr.core.prices import CLASSES, EXACT, FEE_PPM_MAX, decimal_from, usd_text_of
@@ -86,7 +87,11 @@ async def add_upstream(ctx: Context, slug: str, wish: UpstreamWish) -> str:
 async def change_upstream(
     ctx: Context, slug: str, wish: UpstreamWish, *, new_slug: str | None = None
 ) -> None:
-    """Change what the wish says. Raises InvalidParameter, NotFound."""
+    """Change what the wish says. Raises InvalidParameter, NotFound.
+
+    A key is for the place it was given for: who moves an upstream elsewhere gives its key again, or
+    none (empty). Else whoever may change an address could read the key there.
+    """
     changes = _checked(wish)
     row = next((each for each in await _upstreams(ctx) if each.slug == slug), None)
     known = {} if row is None else row.provider_settings
@@ -95,7 +100,13 @@ async def change_upstream(
         changes["provider_settings"] = settings
     if row is not None and (wish.base_url is not None or wish.is_local is not None):
         is_local = settings.get("local") is True
-        changes["base_url"] = _base(ctx, wish.base_url or row.base_url, is_local=is_local)
+        base_url = _base(ctx, wish.base_url or row.base_url, is_local=is_local)
+        if row.sealed_key and wish.api_key is None and _origin(base_url) != _origin(row.base_url):
+            raise InvalidParameter(
+                "The key that is kept is for another address: give the key as well.",
+                param="api_key",
+            )
+        changes["base_url"] = base_url
     if new_slug is not None:
         changes["slug"] = _slug(new_slug)
     key = None if wish.api_key is None else _key(wish.api_key)
@@ -329,6 +340,10 @@ def _base(ctx: Context, text: str, *, is_local: bool) -> str:
         raise InvalidParameter(
             f"That base URL cannot be used: {error}.", param="base_url"
         ) from error
+
+
+def _origin(base_url: str) -> tuple[str, str]:
+    return urlsplit(base_url)[:2]
 
 
 def _path(text: str) -> str:

@@ -84,8 +84,11 @@ async def test_only_this_machine_itself_and_the_operator_may_read_it(shop: Shop)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_required"), name
     # what Tor and many a proxy pass on looks like a call of this machine's own
     facts = shop.ctx.live.now.facts
-    for public in ({"onion_url": "http://abc.onion"}, {"http_url": "https://node.example"}):
-        shop.ctx.live.replace(replace(shop.ctx.live.now, facts=replace(facts, **public)))
+    for public in (
+        replace(facts, onion_url="http://abc.onion"),
+        replace(facts, http_url="https://node.example"),
+    ):
+        shop.ctx.live.replace(replace(shop.ctx.live.now, facts=public))
         assert (await shop.http.get("/metrics")).status_code == 403
 
 

@@ -179,16 +179,17 @@ async def show(admin: Reading, ctx: Ctx, ref: Id) -> ProviderView:
 async def change(
     request: Request, admin: Writing, ctx: Ctx, ref: Id, body: ProviderBody
 ) -> ProviderView:
-    """Change what is said; where it is and its key need a fresh code."""
+    """Change what is said; where it is and its key need a fresh code, a new place the key again."""
     own = body.provider_settings
-    is_dangerous = body.base_url is not None or body.api_key not in {None, REDACTED}
+    has_new_key = body.api_key not in {None, REDACTED}
+    is_dangerous = body.base_url is not None or has_new_key
     if is_dangerous or (own is not None and own.is_local is not None):
         await confirmed_admin(request, ctx)
     slug = (await _one(ctx, ref)).slug
     new_slug = None if body.slug in {None, slug} else body.slug
     await change_upstream(ctx, slug, _wish(body), new_slug=new_slug)
     said = [name for name in body.model_fields_set if name != "api_key"]
-    detail: dict[str, object] = {"changed": sorted(said), "has_new_key": is_dangerous}
+    detail: dict[str, object] = {"changed": sorted(said), "has_new_key": has_new_key}
     await _note(request, ctx, admin, "upstream.change", slug, detail)
     await follow(ctx)
     return _view(await _one(ctx, new_slug or slug))

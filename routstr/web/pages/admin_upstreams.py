@@ -1,7 +1,7 @@
 """`/admin/models/upstreams`: an API that is resold: where it is, its margin, whether it works.
 
-Where an upstream is decides who reads what users send, so its address is changed only with a fresh
-TOTP code; the rest is a form of its own.
+Where an upstream is decides who reads what users send, and whose key it is who pays and sees it, so
+both are changed only with a fresh TOTP code; the rest needs none.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ from routstr.flows.upstreams import (
     change_upstream,
     remove_upstream,
 )
-from routstr.web.admin.guard import Admin, Confirmed, Reading, Writing
+from routstr.web.admin.guard import Admin, Confirmed, Reading, Writing, confirmed_admin
 from routstr.web.deps import Ctx
 from routstr.web.pages.entries import EMPTY, Form, Problem, RoomRoute, read_form, shows_again
 from routstr.web.pages.kit import page
@@ -100,9 +100,11 @@ async def upstream_page(request: Request, admin: Reading, ctx: Ctx, slug: str) -
 @router.post("/upstreams/{slug}")
 @shows_again(_one)
 async def save_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) -> Response:
-    """Change its margin, its key and what else is no address."""
+    """Change its margin and what else is no address; its key with a fresh code."""
     form = await read_form(request)
     wish = _wish(form, is_new=False)
+    if wish.api_key is not None:
+        await confirmed_admin(request, ctx)
     await change_upstream(ctx, slug, wish)
     await note_action(
         ctx, actor=admin.name, action="upstream.change", target=slug,
@@ -125,15 +127,18 @@ async def ask_upstream(request: Request, admin: Writing, ctx: Ctx, slug: str) ->
 @router.post("/upstreams/{slug}/address")
 @shows_again(_one)
 async def move_upstream(request: Request, admin: Confirmed, ctx: Ctx, slug: str) -> Response:
-    """Change its name or where it is."""
+    """Change where it is; its key goes there only if it is given again."""
     form = await read_form(request)
     if not form.text("base_url"):
         raise InvalidParameter("Say the base URL of that upstream.", param="base_url")
-    wish = UpstreamWish(base_url=form.text("base_url"), is_local=form.is_on("local"))
+    wish = UpstreamWish(
+        base_url=form.text("base_url"), api_key=form.said("key"), is_local=form.is_on("local")
+    )
     await change_upstream(ctx, slug, wish)
     await note_action(
         ctx, actor=admin.name, action="upstream.url", target=slug,
-        detail={"base_url": form.text("base_url"), "local": form.is_on("local")},
+        detail={"base_url": form.text("base_url"), "local": form.is_on("local"),
+                "new_key": wish.api_key is not None},
     )  # fmt: skip
     return await _asked(ctx, slug, "is reached there from now on")
 

@@ -150,6 +150,10 @@ async def test_an_upstream_is_added_tried_changed_and_its_key_never_told(
         moved = {"base_url": "https://elsewhere.example/v1"}
         answer = await house.admin.patch(f"{path}/second", json=moved)
         assert code_of(answer) == (401, "totp_required")
+        # a program needs no code, and yet it cannot have the key sent to where it can read it
+        for elsewhere in (moved, {"base_url": "http://127.0.0.1:1/v1"}):
+            answer = await house.http.patch(f"{path}/second", json=elsewhere, headers=house.bearer)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "api_key")
         tried = (await house.admin.post(f"{path}/second/test")).json()
         assert (tried["ok"], key in str(tried)) == (False, False)
         assert (await got(house, "/upstream-providers/second/models"))["db_models"] == []

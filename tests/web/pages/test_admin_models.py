@@ -110,7 +110,14 @@ async def test_an_address_takes_a_code_and_no_form_goes_without_its_token(
         refused = await house.admin.post(f"{there}/address", data=form, headers=PAGE)
         assert refused.status_code == 401
         assert "elsewhere.example" in refused.text  # nothing of the form is lost
+        for new_key in ({"key": "sk-another-0123456789"}, {"no_key": "1"}):
+            answer = await house.admin.post(there, data={"margin": "1", **new_key}, headers=PAGE)
+            assert answer.status_code == 401, new_key
+        assert "sk-another" not in answer.text
         code = {"totp": await house.totp()}
+        keyless = await house.admin.post(f"{there}/address", data={**form, **code}, headers=PAGE)
+        assert "The key that is kept is for another address" in keyless.text
+        code = {"totp": await house.totp(), "key": "sk-for-elsewhere-0123456789"}
         moved = await house.admin.post(f"{there}/address", data={**form, **code}, headers=PAGE)
         assert moved.status_code == 303
         shown = (await selling_of(house.ctx)).upstream("openrouter")
