@@ -74,7 +74,8 @@ async def test_every_editable_setting_is_one_and_is_told(till: Till) -> None:
     ceiling, secret = shown["wallet_sats_max"], shown["database_url"]
     assert (ceiling.value, ceiling.started_with, ceiling.source) == (5, 0, "changed")
     assert (ceiling.changed_by, ceiling.is_editable, secret.is_editable) == ("ann", True, False)
-    assert {name for name in EDITABLE if needs_code([name])} == {"cashu_mints", "payout_to"}
+    places = {"cashu_mints", "payout_to", "http_url", "onion_url"}
+    assert {name for name in EDITABLE if needs_code([name])} == places
 
 
 REFUSED: Final[tuple[tuple[str, object], ...]] = (

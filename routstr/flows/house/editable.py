@@ -51,8 +51,14 @@ _ALL: Final = (
         name="What the node calls itself",
         description="A sentence about it",
         npub="Your Nostr key, for /v1/info",
-        http_url="Where the public reaches the node",
-        onion_url="The same over Tor",
+    ),
+    # Payment requests and the snippets of the wallet page send users' money and keys there.
+    *(
+        Editable(name=name, group="node", kind="text", meaning=meaning, needs_code=True)
+        for name, meaning in (
+            ("http_url", "Where the public reaches the node"),
+            ("onion_url", "The same over Tor"),
+        )
     ),
     Editable(
         name="cashu_mints",

@@ -72,7 +72,7 @@ async def change(
 ) -> dict[str, SettingView]:
     """Change some by name; null takes a change back, a masked value is left alone.
 
-    Where ecash is taken and where earnings go need a fresh code.
+    Where ecash is taken, where earnings go and where the public finds the node need a fresh code.
     """
     said = {name: value for name, value in body.items() if value != REDACTED}
     if any(len(name) > NAMES_MAX for name in said):
