@@ -165,10 +165,12 @@ async def assemble(
     stack: AsyncExitStack,
     *,
     may_write: bool = True,
+    is_restoring: bool = False,
 ) -> Context:
     """Every part, made and connected, till the stack ends; the ledger is not running yet.
 
-    What the operator changed while a node ran is in force.
+    What the operator changed while a node ran is in force, but for a restore: that goes by the
+    settings it is given, because every mint has to be asked, whatever a copy's list says.
     """
     clock = WallClock()
     catalog = _catalog(settings, clock)
@@ -211,7 +213,8 @@ async def assemble(
         lists=ModelLists(),
         backups=backup_store(settings, master_key(settings, may_write=False)),
     )
-    await read_settings(ctx)
+    if not is_restoring:
+        await read_settings(ctx)
     return ctx
 
 

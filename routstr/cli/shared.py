@@ -71,13 +71,16 @@ async def acting(
 ) -> AsyncIterator[Context]:
     """A context that writes, without doors and jobs, at the node's mints and `more_mints`.
 
-    What it leaves open, the node goes on with. Raises ConfigError.
+    What it leaves open, the node goes on with. A restore deals with those mints and no others,
+    whatever the operator changed. Raises ConfigError.
     """
     check_free(settings)
     mints = (*settings.cashu_mints, *more_mints)
     checked = check_mints(settings.model_copy(update={"cashu_mints": mints}))
     async with AsyncExitStack() as stack:
-        ctx = await assemble(_without_upstream(checked), Ids(), _nothing, stack)
+        ctx = await assemble(
+            _without_upstream(checked), Ids(), _nothing, stack, is_restoring=is_restoring
+        )
         if not is_restoring:
             async with ctx.database.reading() as connection:
                 await check_restored(connection)

@@ -20,7 +20,7 @@ async def routstr(
 
 async def test_a_lost_machine_comes_back(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    async with FakeMint() as mint:
+    async with FakeMint() as mint, FakeMint(version="00") as other:
         settings = {
             "CASHU_MINTS": mint.url,
             "ALLOW_LOOPBACK_HTTP": "true",
@@ -30,6 +30,9 @@ async def test_a_lost_machine_comes_back(tmp_path: Path) -> None:
         }
         received = await routstr(old, settings, "wallet", "receive", "-", stdin=mint.issue(41))
         assert received.returncode == 0, received.stderr
+        # The list that the copy remembers is not who has to be asked about its coins.
+        changed = await routstr(old, settings, "settings", "set", "cashu_mints", other.url)
+        assert changed.returncode == 0, changed.stderr
         created = await routstr(old, settings, "backup", "create", "--json")
         name = json.loads(created.stdout)["name"]
         sent = await routstr(old, settings, "wallet", "send", "8")
@@ -53,6 +56,7 @@ async def test_a_lost_machine_comes_back(tmp_path: Path) -> None:
         assert restored.returncode == 0, restored.stderr
         report = json.loads(restored.stdout)
         assert (report["is_done"], report["short_msat"], report["failed"]) == (True, 0, {})
+        assert {each["mint_url"] for each in report["mints"]} >= {mint.url}
         balance = await routstr(new, settings, "wallet", "balance", "--json")
         [seen] = json.loads(balance.stdout)["mints"]
         assert seen["unspent"] == 41, "what was sent and not claimed is forgotten"
