@@ -51,7 +51,7 @@ from routstr.flows.swap import (
     run_swap,
     watched_enough,
 )
-from routstr.flows.tokens import Checked, check_token, read_token
+from routstr.flows.tokens import Checked, check_token, read_or_known
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
@@ -74,13 +74,17 @@ POLL_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What a token is brought for: a new key with its terms, or a key that exists."""
+    """What a token is brought for: a new key with its terms, or a key that exists.
+
+    With `only_joins` somebody has brought it before: nothing new is begun if that failed meanwhile.
+    """
 
     target: KeyRef | None = None
     new_key: NewKey | None = field(default=None, repr=False)
     source: str = "cashu"
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    only_joins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +116,7 @@ async def redeem_bearer(
     Raises TokenAlreadySpent when the token's use as a credential is over, InvalidApiKey for one
     never seen that may not open an account, InviteRequired for one that needs an invite.
     """
-    token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
-    async with ctx.database.reading() as connection:
-        known = await find_deposit(connection, token.ys())
+    token, known = await read_or_known(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
     if known is None and not opens:
         raise InvalidApiKey
     if known is not None and not (known.covers and known.opens_key):
@@ -128,7 +130,7 @@ async def redeem_bearer(
         return KeyRef(id=known.api_key_id)
     code_hash = None if known is not None else await invite_hash(ctx, invite)
     key = replace(new_key(ctx), invite=code_hash)
-    received = await receive(ctx, token, Intent(new_key=key))
+    received = await receive(ctx, token, Intent(new_key=key, only_joins=known is not None))
     return KeyRef(id=received.api_key_id)
 
 
@@ -224,6 +226,7 @@ def _plan(ctx: Context, checked: Checked, intent: Intent) -> BeginDeposit:
         lease_s=ctx.limits.mint_lease_s,
         idempotency_key=intent.idempotency_key,
         fingerprint=intent.fingerprint,
+        only_joins=intent.only_joins,
         goal=ctx.limits.float_goal(checked.keyset.keys),
     )
 

@@ -23,7 +23,7 @@ from routstr.errors import (
 from routstr.flows.context import Context
 from routstr.flows.deposit import Intent, Received, new_key, receive
 from routstr.flows.invited import invite_hash
-from routstr.flows.tokens import read_token
+from routstr.flows.tokens import read_or_known
 from routstr.ledger.accounts import NoteUse
 from routstr.ledger.book import KeyRef
 from routstr.ledger.engine import ReadConnection
@@ -83,11 +83,9 @@ async def create_key(
     Raises what `receive` raises, InvalidParameter for the terms, and InviteRequired.
     """
     terms.check(ctx.clock.now())
-    token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
+    token, known = await read_or_known(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
     fingerprint = _fingerprint("create", terms)
     scoped_key = _scoped("create", idempotency_key)
-    async with ctx.database.reading() as connection:
-        known = await find_deposit(connection, token.ys())
     if known is not None:
         _check_same(known, scoped_key, fingerprint)
     if known is not None and known.state == "credited":
@@ -102,7 +100,12 @@ async def create_key(
     received = await receive(
         ctx,
         token,
-        Intent(new_key=key, idempotency_key=scoped_key, fingerprint=fingerprint),
+        Intent(
+            new_key=key,
+            idempotency_key=scoped_key,
+            fingerprint=fingerprint,
+            only_joins=known is not None,
+        ),
     )
     if received.is_first and received.api_key_id == key.id:
         return Created(
@@ -204,7 +207,7 @@ async def topup(
     Raises what `receive` raises, InvalidApiKey for an unknown key, KeyRevoked, KeyExpired, and
     TokenAlreadySpent for a token that went to another key.
     """
-    token = read_token(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
+    token, known = await read_or_known(ctx, text, bytes_max=ctx.limits.token_body_bytes_max)
     key = await own_key(ctx, caller)
     if key.expires_at is not None and key.expires_at <= ctx.clock.now():
         raise KeyExpired
@@ -214,6 +217,7 @@ async def topup(
         target=KeyRef(id=key.parent_id or key.id),
         idempotency_key=_scoped(path, idempotency_key),
         fingerprint=fingerprint,
+        only_joins=known is not None,
     )
     received = await receive(ctx, token, intent)
     if key.parent_id is None:
@@ -245,8 +249,6 @@ async def key_info(ctx: Context, caller: KeyRef, credential: str) -> KeyInfo:
     key = await own_key(ctx, caller)
     if caller.hash is not None:
         return KeyInfo(key=key, api_key=credential)
-    token = read_token(ctx, credential, bytes_max=ctx.limits.token_header_bytes_max)
-    async with ctx.database.reading() as connection:
-        known = await find_deposit(connection, token.ys())
+    _, known = await read_or_known(ctx, credential, bytes_max=ctx.limits.token_header_bytes_max)
     api_key = None if known is None else _unsealed(ctx, known)
     return KeyInfo(key=key, api_key=api_key or credential)

@@ -38,7 +38,7 @@ from routstr.flows.context import Context
 from routstr.flows.deposit import Intent, check_new, receive
 from routstr.flows.exchange import Exchange, OneShot
 from routstr.flows.mints import fees_ppk, remembered_mint
-from routstr.flows.tokens import read_token
+from routstr.flows.tokens import read_or_known
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.book import KeyRef
 from routstr.ledger.reads_ecash import KnownDeposit, find_deposit
@@ -61,13 +61,11 @@ async def check_payment(ctx: Context, text: str, quote: Quote) -> Token:
     Raises InvalidToken, TokenZeroValue, UntrustedMint; Pending and TokenAlreadySpent for one that
     was brought before; Paused; MinimumBalanceRequired for one that pays for no answer.
     """
-    token = read_token(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
-    if ctx.limits.p2pk_lock == "require" and not _is_locked(token):
-        raise InvalidToken("This node takes only ecash locked to its key: pay what the 402 asks.")
-    async with ctx.database.reading() as connection:
-        known = await find_deposit(connection, token.ys())
+    token, known = await read_or_known(ctx, text, bytes_max=ctx.limits.token_header_bytes_max)
     if known is not None:
         raise await _known_already(ctx, known)
+    if ctx.limits.p2pk_lock == "require" and not _is_locked(token):
+        raise InvalidToken("This node takes only ecash locked to its key: pay what the 402 asks.")
     await check_new(ctx, token)
     await _check_worth(ctx, token, quote)
     return token

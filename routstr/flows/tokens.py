@@ -6,7 +6,7 @@ the mint's keysets: ids, unit, amounts, fee, and every DLEQ that the token bring
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from routstr.ecash.bdhke import dleq_ok_for_proof
@@ -16,8 +16,15 @@ from routstr.ecash.proof import Keyset, Proof
 from routstr.ecash.token import Token, decode_token, resolve_ids
 from routstr.errors import InvalidToken, MintRateLimited, SwapFeesExceedAmount
 from routstr.flows.context import Context
-from routstr.flows.mints import UNITS, active_keyset, allowed_mint, fees_ppk, known_mint
-from routstr.ledger.reads_ecash import MintRow
+from routstr.flows.mints import (
+    UNITS,
+    active_keyset,
+    allowed_mint,
+    fees_ppk,
+    known_mint,
+    payable_mint,
+)
+from routstr.ledger.reads_ecash import KnownDeposit, MintRow, find_deposit
 
 DLEQS_INLINE_MAX: Final = 16
 UNKNOWN_KEYSET_AGAIN_S: Final = 10.0
@@ -44,12 +51,30 @@ def read_token(ctx: Context, text: str, *, bytes_max: int) -> Token:
     Raises InvalidToken, also for ecash under a spending condition (NUT-10) that is not a lock to
     this node's key alone, TokenZeroValue and UntrustedMint.
     """
+    return _new(ctx, decode_token(text, bytes_max=bytes_max))
+
+
+async def read_or_known(
+    ctx: Context, text: str, *, bytes_max: int
+) -> tuple[Token, KnownDeposit | None]:
+    """The same, and the deposit that used its Ys, if one did; asks no mint.
+
+    What was brought before stands for what it became, also when its mint's ecash is not taken any
+    more, and when its locks are over. Raises what `read_token` raises of a new one.
+    """
     token = decode_token(text, bytes_max=bytes_max)
+    token = replace(token, mint_url=payable_mint(ctx, token.mint_url), memo=None)
+    async with ctx.database.reading() as connection:
+        known = await find_deposit(connection, token.ys())
+    return (_new(ctx, token) if known is None else token), known
+
+
+def _new(ctx: Context, token: Token) -> Token:
     url = allowed_mint(ctx, token.mint_url)
     if token.unit not in UNITS:
         raise InvalidToken("The token's unit is neither sat nor msat.")
     _check_locks(ctx, token)
-    return Token(mint_url=url, unit=token.unit, proofs=token.proofs, memo=None)
+    return replace(token, mint_url=url, memo=None)
 
 
 def _check_locks(ctx: Context, token: Token) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from routstr.ecash.amounts import FloatGoal
 from routstr.ecash.proof import Proof
-from routstr.errors import IdempotencyMismatch, TokenAlreadySpent
+from routstr.errors import IdempotencyMismatch, TokenAlreadySpent, TokenRedemptionFailed
 from routstr.ledger.accounts import NewKey
 from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
@@ -69,7 +69,8 @@ class BeginDeposit(RowCommand[Begun]):
     Amounts are in the mint's unit but for `credit_msat`; with a `goal` the outputs are of what the
     float lacks, of the same worth. The same token for the same account
     attaches to the deposit there is; refuses with TokenAlreadySpent for any other use of a known
-    Y, InvalidApiKey, KeyRevoked, ChildKey, IdempotencyMismatch, InviteRequired.
+    Y, InvalidApiKey, KeyRevoked, ChildKey, IdempotencyMismatch, InviteRequired, and with
+    TokenRedemptionFailed where it `only_joins` and there is none any more.
     """
 
     deposit_id: str
@@ -90,6 +91,7 @@ class BeginDeposit(RowCommand[Begun]):
     lease_s: float
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    only_joins: bool = False
     goal: FloatGoal | None = None
 
     @property
@@ -150,6 +152,8 @@ class BeginDeposit(RowCommand[Begun]):
             select(INPUT.c.deposit_id).where(INPUT.c.y.in_(list(self.ys)))
         )
         ids = list(taken.scalars())
+        if not ids and self.only_joins:
+            raise TokenRedemptionFailed("It failed meanwhile; bring it again.")
         if not ids:
             return None
         inputs = await connection.scalar(

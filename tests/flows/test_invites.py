@@ -12,9 +12,11 @@ from routstr.flows.house.settings import change_settings
 from routstr.flows.invoice import InvoiceWish, create_invoice, look_at_invoices
 from routstr.flows.keys import Created, Terms, create_key
 from tests.fakes.mint import Trouble
+from tests.fakes.upstream_script import Gate
 from tests.harness.till import ON_SQLITE, Till
 
 SWAP = "/v1/swap"
+KEYSETS = "/v1/keysets"
 DOWN = Trouble(path="/v1/restore", processed=False, cut=True)
 
 
@@ -80,6 +82,26 @@ async def test_what_the_mint_refuses_gives_its_use_back(shut: Till) -> None:
     assert await uses(shut) == (0, 1)
     await create(shut, shut.mint.issue(2), invite)
     assert await uses(shut) == (1, 0)
+
+
+@ON_SQLITE
+async def test_a_repeat_opens_nothing_once_the_first_came_to_nothing(shut: Till) -> None:
+    """A token that is known needs no invite; as soon as it is not, it does."""
+    invite, token = await code(shut), shut.mint.issue(2)
+    swap, keysets = Gate(), Gate()
+    shut.mint.trouble(Trouble(path=SWAP, processed=False, gate=swap, status=400, code=10_001))
+    first = asyncio.create_task(create(shut, token, invite))
+    await shut.mint.called(1, SWAP)
+    asked = len([each for each in shut.mint.calls if each.path == KEYSETS])
+    await shut.later(400)  # what is known of the mint is old
+    shut.mint.trouble(Trouble(path=KEYSETS, gate=keysets))
+    again = asyncio.create_task(create(shut, token, None))
+    await shut.mint.called(asked + 1, KEYSETS)
+    for gate, task in ((swap, first), (keysets, again)):
+        gate.open()
+        with pytest.raises(TokenRedemptionFailed):
+            await task
+    assert await uses(shut) == (0, 1)
 
 
 async def test_a_key_that_opens_late_takes_the_use_it_held(shut: Till) -> None:

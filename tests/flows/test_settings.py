@@ -25,6 +25,7 @@ from routstr.flows.house.settings import (
     settings_shown,
 )
 from routstr.flows.invoice import InvoiceWish, create_invoice
+from routstr.flows.keys import key_info
 from routstr.flows.operate import readiness
 from routstr.flows.payout import send_profit
 from routstr.flows.withdraw import Wish, withdraw
@@ -137,6 +138,23 @@ async def test_what_is_held_at_a_mint_that_was_taken_off_goes_out(till: Till) ->
             await change(till, cashu_mints=[])
         await change_settings(till.ctx, {}, resets=["cashu_mints"], changed_by="ann")
         assert till.ctx.facts.mints == (till.mint.url,)
+
+
+@ON_SQLITE
+async def test_what_a_token_stands_for_outlives_its_mint(till: Till) -> None:
+    """It is somebody's key, or the only way to one, or was paid in and the answer lost."""
+    bearer, token, more = (till.mint.issue(each) for each in (21, 8, 4))
+    key = await redeem_bearer(till.ctx, bearer)
+    made = await till.create(token, repeat="k")
+    await till.topup(made, more, repeat="t")
+    async with FakeMint(version="00") as other:
+        await change(till, cashu_mints=[other.url])
+        assert await redeem_bearer(till.ctx, bearer) == key
+        assert (await key_info(till.ctx, key, bearer)).key.id == key.id
+        assert (await till.create(token, repeat="k")).api_key == made.api_key
+        assert await till.topup(made, more, repeat="t") == 12_000
+        with pytest.raises(UntrustedMint):
+            await redeem_bearer(till.ctx, till.mint.issue(2))
 
 
 @ON_SQLITE
