@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from routstr.core.money import msat_from_unit
 from routstr.ecash.request import (
     Lock,
     PaymentRequest,
@@ -19,11 +20,12 @@ from routstr.ecash.request import (
     encode_request_a,
     encode_request_b,
 )
-from routstr.errors import NotFound
+from routstr.errors import KeyExpired, NotFound
 from routstr.flows.context import Context
 from routstr.flows.deposit import Received
-from routstr.flows.keys import own_key, topup
+from routstr.flows.keys import own_key, parent_of, topup
 from routstr.flows.offer import acceptance_lock
+from routstr.flows.operate import check_deposits
 from routstr.flows.teams import payee_of
 from routstr.ledger.book import KeyRef
 
@@ -52,10 +54,14 @@ async def topup_request(
     `base_url` is where the payer's wallet reaches this node. Ecash has to be locked only where the
     node takes no other: locked ecash that is never delivered is nobody's.
 
-    Raises InvalidApiKey, KeyRevoked.
+    Raises InvalidApiKey, KeyRevoked, KeyExpired, and Paused while it would be refused.
     """
     key = await own_key(ctx, caller)
-    key_id = key.parent_id or key.id
+    async with ctx.database.reading() as connection:
+        payee = await parent_of(connection, key) or key
+    if payee.expires_at is not None and payee.expires_at <= ctx.clock.now():
+        raise KeyExpired
+    await check_deposits(ctx, msat_from_unit(amount_sat or 0, UNIT))
     lock: Lock | None = acceptance_lock(ctx) if ctx.limits.p2pk_lock == "require" else None
     request = PaymentRequest(
         id=ctx.new_id("pay"),
@@ -64,7 +70,7 @@ async def topup_request(
         single_use=False,
         mints=ctx.facts.mints,
         description=f"Top up at {ctx.facts.name}",
-        transports=(Transport(kind="post", target=f"{base_url.rstrip('/')}{PATH}/{key_id}"),),
+        transports=(Transport(kind="post", target=f"{base_url.rstrip('/')}{PATH}/{payee.id}"),),
         lock=lock,
     )
     assert request.id is not None

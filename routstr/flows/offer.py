@@ -16,6 +16,7 @@ from routstr.ecash.request import Lock, PaymentRequest, encode_request_a, encode
 from routstr.errors import RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.mints import remembered_mint
+from routstr.flows.operate import check_deposits, check_spending
 
 UNIT: Final = "sat"
 
@@ -58,7 +59,12 @@ async def offer(ctx: Context, quote: Quote) -> Offer:
 
 
 async def payment_required(ctx: Context, quote: Quote) -> PaymentRequired:
-    """What a request for something priced is answered with that brings no money."""
+    """What a request for something priced is answered with that brings no money.
+
+    Raises Paused while money brought now would be refused: a wallet pays what it is asked for.
+    """
+    check_spending(ctx)
+    await check_deposits(ctx, quote.total_msat)
     offered = await offer(ctx, quote)
     return PaymentRequired(
         details={
@@ -80,8 +86,11 @@ def with_redemption_fee(amount: int, fee_ppk: int) -> int:
 
 
 def acceptance_lock(ctx: Context) -> Lock | None:
-    """The lock payers may put on their ecash, so that it is taken without asking the mint."""
-    if ctx.limits.p2pk_lock == "off":
+    """The lock payers may put on their ecash, so that it is taken without asking the mint.
+
+    None while none is taken: what is locked to the node is of no use to anybody else.
+    """
+    if ctx.limits.p2pk_lock == "off" or not ctx.switches.deposits:
         return None
     return Lock(kind=P2PK_KIND, data=ctx.acceptance.current)
 
