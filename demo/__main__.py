@@ -120,10 +120,13 @@ async def _keep(story: Story, page: Page) -> None:
     key, url = created["api_key"], story.stage.node.api_url
     token = await story.wallet.send(KEPT_TOKEN_SAT)
     body = {"model": SMALL, "messages": [{"role": "user", "content": "Hello there"}]}
+    node = story.stage.node
     page.title("Yours until Ctrl-C")
+    page.fact("wallet", f"{node.url}/", "for whoever buys; open it in a browser")
+    page.fact("dashboard", node.setup_link, "for whoever runs the node; works once")
     page.fact("base URL", url)
     page.fact("key", key, f"{KEPT_KEY_SAT} sat")
-    page.fact("log", str(story.stage.node.directory / "log"))
+    page.fact("log", str(node.directory / "log"))
     page.verbatim("\n" + curl(f"{url}/chat/completions", key, json.dumps(body)))
     page.verbatim(f"\nA token of {KEPT_TOKEN_SAT} sat, to top the key up or to be one itself:\n")
     page.verbatim(token)

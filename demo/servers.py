@@ -1,5 +1,6 @@
 """The other two servers of the demo beside the mint: the upstream and the node itself."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from demo.process import ROOT, Server
 
 MODELS_FILE: Final = ROOT / "demo" / "models.json"
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+SETUP_LINK: Final = re.compile(r"Set up the dashboard, once: (\S+)")
 
 
 class DemoUpstream(Server):
@@ -51,6 +53,13 @@ class Node(Server):
     def api_url(self) -> str:
         """What an OpenAI client is given as its base URL."""
         return f"{self.url}/v1"
+
+    @property
+    def setup_link(self) -> str:
+        """The link to the dashboard that it printed at its very first start."""
+        found = SETUP_LINK.search(self.log)
+        assert found is not None, self.log
+        return found[1]
 
     def argv(self) -> Sequence[str]:
         return [sys.executable, "-m", self.module, *self.arguments]

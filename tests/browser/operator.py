@@ -30,7 +30,7 @@ async def set_up(chromium: Browser, house: House) -> Operator:
     """The three steps, as a person takes them."""
     async with visiting(chromium, house) as visitor:
         page = visitor.page
-        await page.goto(house.setup_link)
+        await page.goto(house.node.setup_link)
         await page.get_by_label("Choose a password").fill(PASSWORD)
         await page.get_by_label("The same again").fill(PASSWORD)
         await page.get_by_role("button", name="Go on").click()

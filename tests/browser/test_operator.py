@@ -24,7 +24,7 @@ async def test_the_set_up_leads_to_the_dashboard(
 async def test_the_set_up_link_is_good_once(
     visitor: Visitor, house: House, operator: Operator
 ) -> None:
-    await visitor.page.goto(house.setup_link)
+    await visitor.page.goto(house.node.setup_link)
     await expect(visitor.page).to_have_url(re.compile("/admin/login"))
 
 

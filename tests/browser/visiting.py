@@ -1,7 +1,6 @@
 """Somebody with a browser at a running node; whatever a page complains of is heard."""
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ from tests.harness.process import NodeProcess
 
 Theme = Literal["light", "dark"]
 
-LINK: Final = re.compile(r"Set up the dashboard, once: (\S+)")
 PATIENCE_MS: Final = 15_000
 DESKTOP: Final = (1280, 900)
 PHONE: Final = (390, 844)
@@ -42,13 +40,6 @@ class House:
     node: NodeProcess
     mint: RealMint
     key_ids: list[str] = field(default_factory=list)  # of those that have bought something
-
-    @property
-    def setup_link(self) -> str:
-        """What the node printed at its first start."""
-        found = LINK.search(self.node.log)
-        assert found is not None, self.node.log
-        return found[1]
 
     async def token(self, amount_sat: int) -> str:
         """Fresh ecash of the mint."""
