@@ -50,7 +50,12 @@ async def profit_msat(ctx: Context) -> int:
     """What could be paid out now: surplus less what is kept back, and what was taken before."""
     async with ctx.database.reading() as connection:
         money = await house_money(connection)
-    return max(0, money.surplus_msat - _keep_msat(ctx)) + money.taken_msat
+    return payable_msat(ctx, surplus_msat=money.surplus_msat, taken_msat=money.taken_msat)
+
+
+def payable_msat(ctx: Context, *, surplus_msat: int, taken_msat: int) -> int:
+    """What of a surplus can be paid out, with what an earlier payment left."""
+    return max(0, surplus_msat - _keep_msat(ctx)) + taken_msat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

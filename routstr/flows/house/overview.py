@@ -16,6 +16,7 @@ from routstr.flows.context import Context
 from routstr.flows.house.backup import BackupSeen, backups
 from routstr.flows.house.usage import Usage, usage
 from routstr.flows.operate import AUDIT_JOB
+from routstr.flows.payout import payable_msat
 from routstr.gateways.pool import UpstreamHealth
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.reads import JobView
@@ -48,8 +49,9 @@ class Money:
     `wallet_msat` is the ecash that is the node's to spend: free, in operations under way, or locked
     to it. `in_flight_msat` is what pending withdrawals cost, and the fees of own swaps under way.
     Of `yours_msat` (which may be below 0 by what a mint went back on), `takeable_msat` can be paid
-    out now and `taken_msat` is on its way already. `held_msat` is the part of the users' that
-    running requests hold; `issued_msat` was given out as tokens nobody claimed: no part of it.
+    out now, `taken_msat` of it begun before; PAYOUT_KEEP_SATS stays. `held_msat` is the part of the
+    users' that running requests hold; `issued_msat` was given out as tokens nobody claimed: no part
+    of it.
     """
 
     wallet_msat: int
@@ -136,7 +138,7 @@ def money_of(ctx: Context, row: PurseRow) -> Money:
         users_msat=row.users_msat,
         in_flight_msat=in_flight_msat,
         yours_msat=wallet_msat - row.users_msat - in_flight_msat,
-        takeable_msat=max(0, row.surplus_msat),
+        takeable_msat=payable_msat(ctx, surplus_msat=row.surplus_msat, taken_msat=row.taken_msat),
         taken_msat=row.taken_msat,
         locked_msat=row.locked_msat,
         issued_msat=row.issued_msat,
