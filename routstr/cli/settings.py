@@ -29,7 +29,7 @@ def list_settings(
     if as_json:
         typer.echo(json.dumps({each.name: _json(each) for each in shown}))
         return
-    rows = [(each.name, _said(each.value), each.source, _meaning(each)) for each in shown]
+    rows = [(each.name, _said(each), each.source, _meaning(each)) for each in shown]
     print_table(("setting", "value", "from", "what it is"), rows)
 
 
@@ -72,7 +72,7 @@ def _tell(each: SettingShown, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({each.name: _json(each)}))
     else:
-        typer.echo(f"{each.name} is {_said(each.value) or 'empty'} ({each.source})")
+        typer.echo(f"{each.name} is {_said(each) or 'empty'} ({each.source})")
 
 
 def _json(each: SettingShown) -> dict[str, Any]:
@@ -86,12 +86,15 @@ def _json(each: SettingShown) -> dict[str, Any]:
     }
 
 
-def _said(value: object) -> str:
+def _said(each: SettingShown) -> str:
+    value = each.value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    if isinstance(value, float):
+        value = f"{value:g}" if value < 1e6 else int(value)
+    return "" if value in (None, "") else f"{value} {each.unit}".rstrip()
 
 
 def _meaning(each: SettingShown) -> str:

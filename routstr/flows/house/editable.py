@@ -11,6 +11,17 @@ from typing import Final, Literal
 Group = Literal["switches", "node", "mints", "money", "prices", "keys", "upstreams", "change float"]
 Kind = Literal["text", "whole", "seconds", "yes or no", "mints", "address", "rate", "choice"]
 
+UNITS: Final[Mapping[str, str]] = {
+    "s": "s",
+    "seconds": "s",
+    "sats": "sat",
+    "msat": "msat",
+    "msats": "msat",
+    "bytes": "B",
+    "ppm": "ppm",
+    "usd": "USD",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Editable:
@@ -21,6 +32,11 @@ class Editable:
     kind: Kind
     meaning: str
     needs_code: bool = False
+
+
+def unit_of(name: str) -> str:
+    """What a setting counts, as its name says; empty for what counts nothing."""
+    return next((UNITS[word] for word in name.split("_") if word in UNITS), "")
 
 
 def _each(group: Group, kind: Kind, **meanings: str) -> tuple[Editable, ...]:

@@ -17,7 +17,7 @@ from routstr.core.url import BadUrl, canonical_mint_url
 from routstr.errors import ConfigError, InvalidParameter, MintUnreachable, UntrustedMint
 from routstr.flows.context import Context
 from routstr.flows.house.actions import note_action
-from routstr.flows.house.editable import EDITABLE, Editable
+from routstr.flows.house.editable import EDITABLE, Editable, unit_of
 from routstr.flows.live import Changed
 from routstr.flows.mints import known_mint
 from routstr.flows.refresh import refresh
@@ -60,6 +60,11 @@ class SettingShown:
     def is_editable(self) -> bool:
         """Whether it can be changed while the node runs."""
         return self.about is not None
+
+    @property
+    def unit(self) -> str:
+        """What its value counts: `s`, `sat` …; empty for what counts nothing."""
+        return unit_of(self.name)
 
 
 def needs_code(names: Sequence[str]) -> bool:
