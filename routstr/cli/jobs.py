@@ -33,8 +33,7 @@ def list_jobs(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([asdict(job) for job in shown], default=_as_text))
         return
     rows = [
-        (job.name, f"{job.every_s:g} s", _when(job.finished_at), _how(job), _said(job.result))
-        for job in shown
+        (job.name, f"{job.every_s:g} s", _last(job), _how(job), _said(job.result)) for job in shown
     ]
     print_table(("job", "every", "last run", "", "result"), rows)
 
@@ -112,6 +111,12 @@ def _when(at: datetime | None) -> str:
     return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+def _last(job: JobShown) -> str:
+    """What runs in every process leaves a row only when it failed."""
+    is_silent = job.finished_at is None and not job.is_shared
+    return "always on" if is_silent else _when(job.finished_at)
+
+
 def _how(job: JobShown) -> str:
     return "running" if job.is_running else _ended(job.ok)
 
@@ -131,8 +136,11 @@ def _label(name: str) -> str:
 
 
 def _value(name: str, value: object) -> object:
-    is_amount = name.endswith("_msat") and isinstance(value, int)
-    return f"{sats_text(value)} sat" if is_amount and isinstance(value, int) else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_msat") and isinstance(value, int):
+        return f"{sats_text(value)} sat"
+    return "none" if value in ({}, [], "", None) else value
 
 
 def _as_text(value: object) -> str:

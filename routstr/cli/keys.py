@@ -34,7 +34,7 @@ KeyId = Annotated[str, typer.Argument(help="As `routstr keys list` has it.")]
 @cli.command("list")
 def list_keys(
     search: Annotated[str, typer.Option(help="The beginning of an id or of a preview.")] = "",
-    shown: Annotated[str, typer.Option(help="all, or as the error says.")] = "all",
+    shown: Annotated[str, typer.Option(help="all, funded, children, expired or revoked.")] = "all",
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
     after: Annotated[str | None, typer.Option(help="From behind this id on.")] = None,
     as_json: AsJson = False,
@@ -57,7 +57,9 @@ def list_keys(
         for row in rows
     ]
     names = ("key", "preview", "sats", "spent", "requests", "", "last used (UTC)")
-    print_table(names, table, empty="no keys yet: users make them with a token or an invoice")
+    nobody = "no keys yet: users make them with a token or an invoice"
+    is_part = bool(search or after) or shown != "all"
+    print_table(names, table, empty="no key fits" if is_part else nobody)
 
 
 async def _list(

@@ -47,7 +47,7 @@ def check_free(settings: Settings) -> None:
     """Raises ConfigError for a SQLite database that a node is at work on."""
     on_sqlite = bool(sqlite_directories(settings.database_url, settings.data_dir))
     if on_sqlite and is_running(settings):
-        raise ConfigError("a node is at work here: stop the node first, or use PostgreSQL")
+        raise ConfigError("a node is at work here: stop the node first, or use its dashboard")
 
 
 @asynccontextmanager

@@ -41,13 +41,14 @@ async def _look(settings: Settings) -> tuple[Overview, tuple[str, ...]]:
 def lines(seen: Overview, paused: tuple[str, ...], *, runs: bool) -> list[str]:
     """At most fifteen of them."""
     money, sold = seen.money, seen.usage.total
+    charged = _sats(sold.sums.charged_msat)
     said = [
         f"node      {'running' if runs else 'stopped'}",
-        f"wallet    {_sats(money.wallet_msat)} at {len(seen.mints)} mints",
+        f"wallet    {_sats(money.wallet_msat)} at {_many(len(seen.mints), 'mint')}",
         f"users     {_sats(money.users_msat)}, of it held {_sats(money.held_msat)}",
         f"in flight {_sats(money.in_flight_msat)}",
         f"yours     {_sats(money.yours_msat)}, to take now {_sats(money.takeable_msat)}",
-        f"sold      {sold.sums.requests} requests for {_sats(sold.sums.charged_msat)} in {HOURS} h",
+        f"sold      {_many(sold.sums.requests, 'request')} in {HOURS} h, for {charged}",
         f"failed    {sold.failed}",
         f"paused    {', '.join(paused) or 'nothing'}",
     ]
@@ -56,6 +57,10 @@ def lines(seen: Overview, paused: tuple[str, ...], *, runs: bool) -> list[str]:
     shown = [f"needs you {need.text}" for need in seen.needs[:NEEDS_MAX]]
     more = len(seen.needs) - len(shown)
     return [*said, *shown, *([f"          and {more} more"] if more else [])]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _sats(amount_msat: int) -> str:

@@ -45,7 +45,7 @@ async def test_jobs_are_listed_and_run(home: Path, database_url: str) -> None:
             refused = await said("run", "expire")
             assert (refused.returncode, refused.stderr) == (
                 2,
-                "routstr: a node is at work here: stop the node first, or use PostgreSQL\n",
+                "routstr: a node is at work here: stop the node first, or use its dashboard\n",
             )
         finally:
             lock.release()

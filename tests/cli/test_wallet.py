@@ -154,5 +154,5 @@ async def test_beside_a_node_on_sqlite_it_only_looks(start_node: StartNode, tmp_
             mint=mint,
         )
         assert (await operator.json("balance"))["surplus_msat"] == 0
-        line = "a node is at work here: stop the node first, or use PostgreSQL"
+        line = "a node is at work here: stop the node first, or use its dashboard"
         assert await operator.refusal(2, "receive", mint.issue(8)) == line
