@@ -12,6 +12,7 @@ from routstr.flows.house.usage import Point, Usage
 from routstr.web.pages.words import ago, grouped, lasting, sats
 
 MINUTE_S: Final = 60
+WHOLE_SATS: Final = 1_000  # from so many on a figure says whole sats
 HOURS: Final[Mapping[str, int]] = {"1h": 1, "24h": 24, "30d": 720}
 SPAN: Final = "24h"
 NOTHING: Final = "\u2013"
@@ -169,7 +170,7 @@ def figures(usage: Usage, span: str) -> Figures:
             Chart(
                 name="revenue",
                 title="Revenue",
-                now=sats(total.sums.charged_msat // MSAT_PER_SAT * MSAT_PER_SAT),
+                now=_said_sats(total.sums.charged_msat),
                 href=f"{rows}&by=model",
                 data=_data(usage, "sat", {"Revenue": _revenue}),
             ),
@@ -224,6 +225,12 @@ def _rate(point: Point, length_s: float) -> float | None:
 
 def _revenue(point: Point, _: float) -> float:
     return round(point.sums.charged_msat / MSAT_PER_SAT, 3)
+
+
+def _said_sats(amount_msat: int) -> str:
+    """As the tables have it; without the msat where they no longer matter, or fit."""
+    is_large = amount_msat >= WHOLE_SATS * MSAT_PER_SAT
+    return sats(amount_msat // MSAT_PER_SAT * MSAT_PER_SAT if is_large else amount_msat)
 
 
 def _share(point: Point) -> float | None:
