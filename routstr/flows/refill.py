@@ -28,7 +28,15 @@ from routstr.flows.mints import UNITS, active_keyset, expires_soon, known_mint
 from routstr.flows.own_swap import drive_own_swap
 from routstr.gateways.mint_limits import Priority
 from routstr.ledger.reads_ecash import MintRow
-from routstr.ledger.reads_proofs import OwnSwap, Pick, own_swaps, pick, piles_at, seen_surplus_msat
+from routstr.ledger.reads_proofs import (
+    OwnSwap,
+    Pick,
+    mints_to_ask,
+    own_swaps,
+    pick,
+    piles_at,
+    seen_surplus_msat,
+)
 from routstr.ledger.sagas import OPEN_STATES, Operation, OperationState
 from routstr.ledger.swaps import BeginSwap
 
@@ -55,9 +63,23 @@ class OwnPlan:
 
 
 async def refill(ctx: Context) -> tuple[bool, dict[str, object]]:
-    """One swap per mint and unit where one is needed, mints side by side; how many were done."""
-    done = await side_by_side(ctx, "refill", ctx.facts.mints, partial(refill_now, ctx))
+    """One swap per mint and unit where one is needed, mints side by side; how many were done.
+
+    At a mint whose ecash is not taken any more no float is kept, but what lies there is kept good.
+    """
+    urls = (*ctx.facts.mints, *await _left_behind(ctx))
+    done = await side_by_side(ctx, "refill", urls, partial(refill_now, ctx))
     return True, {"swapped": sum(done.values())}
+
+
+async def _left_behind(ctx: Context) -> list[str]:
+    """The mints whose ecash is not taken any more that still have some of the node's."""
+    former = ctx.live.now.former_mints
+    if not former:
+        return []
+    async with ctx.database.reading() as connection:
+        holding = await mints_to_ask(connection)
+    return [url for url in former if url in holding]
 
 
 async def refill_now(ctx: Context, url: str, *, priority: Priority = Priority.FLOAT) -> int:
@@ -87,7 +109,8 @@ async def _at_unit(ctx: Context, mint: MintRow, unit: str, priority: Priority) -
     refusals = _refusals(recent)
     if _must_wait(recent, refusals, now):
         return False
-    plans = [await _change(ctx, mint, keyset)]
+    is_wanted = mint.url in ctx.facts.mints or priority is not Priority.FLOAT
+    plans = [await _change(ctx, mint, keyset) if is_wanted else None]
     # One that the mint refuses again and again must not keep the others from their turn.
     plans = [*plans, *await _retired(ctx, mint, keyset)][:: 1 if refusals % 2 else -1]
     for plan in plans:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from routstr.ecash.bdhke import y_of
 from routstr.ecash.token import BODY_BYTES_MAX, decode_token
 from routstr.errors import MintShort, MintUnreachable, RefundPending
+from routstr.flows.house.settings import change_settings
 from routstr.flows.keys import Created
 from routstr.flows.refill import refill
 from routstr.flows.resume import resume
@@ -275,6 +276,21 @@ async def test_coins_of_a_keyset_that_was_replaced_move_on(till: Till) -> None:
     posted = swaps(till)
     await till.withdraw(key, 100)
     assert swaps(till) == posted
+
+
+@ON_SQLITE
+async def test_coins_at_a_mint_that_was_taken_off_move_on_too(till: Till) -> None:
+    """Of a keyset that ends they would be worth nothing; but no float is kept there."""
+    await till.create(till.mint.issue(1_000))
+    old_id = next(iter(till.mint.ledger.keysets))
+    async with FakeMint(version="00") as other:
+        await change_settings(till.ctx, {"cashu_mints": [other.url]}, changed_by="ann")
+        assert await swapped(till) == 0
+        till.mint.rotate()
+        await till.later(till.ctx.limits.keyset_refresh_s + 1)
+        assert await swapped(till) == 1
+        assert not await coins(till, old_id)
+        assert await swapped(till) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -120,6 +121,16 @@ async def test_a_stored_value_that_is_not_allowed_any_more_is_passed_over(till: 
     await read_settings(till.ctx)
     assert till.ctx.facts.name == "New"
     assert till.ctx.limits.float_coins == Settings.model_fields["float_coins"].default
+
+
+@ON_SQLITE
+async def test_who_read_earlier_changes_does_not_undo_later_ones(till: Till) -> None:
+    """What is read takes a while, and the last one to be through may have begun first."""
+    await change(till, name="New")
+    later = replace(till.ctx.live.now, version=till.ctx.live.now.version + 1)
+    till.ctx.live.replace(later)
+    await read_settings(till.ctx)
+    assert till.ctx.live.now is later
 
 
 # ── mints ─────────────────────────────────────────────────────────────────────────────────────

@@ -191,6 +191,8 @@ async def read_settings(ctx: Context) -> None:
         changes = await changes_in_force(connection, NAMES)
         seen = await every_mint(connection)
     values = {name: each.value for name, each in changes.items() if each.has_value}
+    if version < ctx.live.now.version:
+        return  # somebody in this process has read later changes meanwhile
     in_force = _allowed(ctx, values).in_force
     loops = in_force.facts.allow_loopback_http
     former = [
