@@ -16,6 +16,7 @@ from routstr.cli.shared import acting, check_free, quiet_settings
 from routstr.config import Settings, check_mints
 from routstr.ecash.secret import check_mnemonic
 from routstr.errors import ConfigError, RoutstrError
+from routstr.flows.house.settings import listed_mints
 from routstr.flows.restore import BATCH, EMPTY_BATCHES, Restored, restore_mint
 from routstr.ledger.restores import adopt_mnemonic, finish_restore
 
@@ -74,9 +75,10 @@ async def _restore(
         await adopt_mnemonic(
             database, wallet.vault, words, acceptance_key=acceptance_key, now=WallClock().now()
         )
+        listed = await listed_mints(database)
     restored: list[Restored] = []
     failed: list[tuple[str, str]] = []
-    async with acting(settings, is_restoring=True) as ctx:
+    async with acting(settings, more_mints=listed, is_restoring=True) as ctx:
         for url in ctx.facts.mints:
             try:
                 restored += await restore_mint(ctx, url, empty_batches=empty_batches)

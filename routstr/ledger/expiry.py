@@ -27,12 +27,14 @@ class SweepExpired(RowCommand[int]):
     """Take the balance that the key had at `version`; yields how much that was, in msat.
 
     0, and nothing is changed, if the key has moved on, has not been expired for `claimable_s`,
-    holds something, has a withdrawal under way, or is no user's. A repeat yields the first result.
+    holds something, has a withdrawal under way, or is no user's; nor if it is not revoked any more,
+    or is by now, which decides whether it had to be offered. A repeat yields the first result.
     """
 
     api_key_id: str
     version: int
     claimable_s: float
+    is_revoked: bool = False
 
     @property
     def keys(self) -> Sequence[KeyRef]:
@@ -56,6 +58,8 @@ class SweepExpired(RowCommand[int]):
     async def _may_be_swept(self, transaction: Transaction, account: Account) -> bool:
         is_users = account.parent_id is None and account.id != OWNER_KEY_ID
         if not is_users or account.reserved_msat or not account.balance_msat:
+            return False
+        if (account.revoked_at is not None) != self.is_revoked:
             return False
         claimable = timedelta(seconds=self.claimable_s)
         if account.expires_at is None or account.expires_at + claimable > transaction.book.now:

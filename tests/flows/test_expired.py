@@ -141,6 +141,7 @@ async def test_what_is_held_or_not_its_own_is_left_alone(till: Till) -> None:
         SweepExpired(api_key_id="key_child", version=0, claimable_s=0),
         SweepExpired(api_key_id=key.key_id, version=1, claimable_s=0),
         SweepExpired(api_key_id=key.key_id, version=3, claimable_s=CLAIM_S),
+        SweepExpired(api_key_id=key.key_id, version=3, claimable_s=0, is_revoked=True),  # revived
     ):
         assert await till.ctx.ledger.submit(wrong) == 0
     last = SweepExpired(api_key_id=key.key_id, version=3, claimable_s=0)

@@ -20,6 +20,7 @@ from routstr.flows.house.editable import EDITABLE
 from routstr.flows.house.settings import (
     change_settings,
     follow,
+    listed_mints,
     needs_code,
     read_settings,
     setting_history,
@@ -145,6 +146,7 @@ async def test_what_is_held_at_a_mint_that_was_taken_off_goes_out(till: Till) ->
         view = await withdraw(till.ctx, KeyRef(id=key.key_id), Wish(mint_url=till.mint.url))
         assert (view.status, view.amount_msat) == ("completed", 21_000)
         assert till.ctx.live.now.former_mints == (till.mint.url,)
+        assert await listed_mints(till.ctx.database) == (other.url,)
         with pytest.raises(InvalidParameter):
             await change(till, cashu_mints=[])
         await change_settings(till.ctx, {}, resets=["cashu_mints"], changed_by="ann")

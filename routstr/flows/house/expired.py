@@ -185,6 +185,7 @@ async def _sweep(ctx: Context, keys: Sequence[ExpiredKey]) -> tuple[int, int]:
                         api_key_id=key.id,
                         version=key.version,
                         claimable_s=ctx.limits.expired_claim_ttl_s,
+                        is_revoked=key.revoked_at is not None,
                     )
                 )
                 for key in keys[start : start + COMMITTED_TOGETHER]

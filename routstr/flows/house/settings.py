@@ -21,6 +21,7 @@ from routstr.flows.house.editable import EDITABLE, Editable, unit_of
 from routstr.flows.live import Changed
 from routstr.flows.mints import known_mint
 from routstr.flows.refresh import refresh
+from routstr.ledger.engine import Database
 from routstr.ledger.settings import (
     ChangeSettings,
     SettingVersion,
@@ -203,6 +204,14 @@ async def read_settings(ctx: Context) -> None:
         in_force.limits.early_leaves_max, window_s=in_force.limits.early_leaves_window_s
     )
     ctx.live.replace(replace(in_force, version=version, former_mints=tuple(former)))
+
+
+async def listed_mints(database: Database) -> tuple[str, ...]:
+    """The mints that the operator has listed while a node ran; none if he did not."""
+    async with database.reading() as connection:
+        change = (await changes_in_force(connection, [MINTS])).get(MINTS)
+    value = None if change is None else change.value
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _allowed(ctx: Context, values: Mapping[str, object]) -> Changed:
