@@ -1,7 +1,8 @@
 """What people type into the operator's rooms: read field by field, and back if it is refused.
 
 Laws: a form that is refused, by its guard as well, comes back as it was filled in, but for codes
-and secrets, with the reason at the field. One that was accepted is answered by a redirect
+and secrets, with the reason at the field. What another site's page filled in never does: it would
+stand in ours, ready for the operator's code. A form that was accepted is answered by a redirect
 (`shell.back_to`), so that a reload repeats nothing.
 
     router = APIRouter(route_class=RoomRoute, include_in_schema=False)
@@ -22,6 +23,7 @@ from fastapi import Request, Response
 from routstr.core.money import MSAT_PER_SAT
 from routstr.errors import AdminRequired, InvalidParameter, RoutstrError
 from routstr.web.admin.guard import reading_admin, wants_page
+from routstr.web.admin.origin import is_own_origin
 from routstr.web.deps import context_of
 from routstr.web.pages.forms import PageRoute
 
@@ -173,6 +175,8 @@ class RoomRoute(PageRoute):
                 if shown is None or isinstance(error, AdminRequired) or not wants_page(request):
                     raise
                 ctx = context_of(request)
+                if not is_own_origin(ctx, request):
+                    raise
                 admin = await reading_admin(request, ctx)
                 form, problem = await read_form(request), problem_of(error)
                 return await shown(

@@ -116,8 +116,8 @@ def back_to(path: str, said: str, *, kind: Kind = "ok") -> Response:
 def _said(request: Request) -> tuple[Kind, str] | None:
     try:
         kind, text = json.loads(unquote(request.cookies.get(SAID_COOKIE, "")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
-    if kind not in {"ok", "bad"} or not isinstance(text, str):
+    if kind not in ("ok", "bad") or not isinstance(text, str):
         return None
     return kind, text[:SAID_CHARS_MAX]

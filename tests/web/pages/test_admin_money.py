@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -68,6 +69,24 @@ async def test_an_empty_node_says_what_will_stand_there(database_url: str) -> No
         for path in ("/admin/mints/add", "/admin/mints/remove", f"{PAYOUT}/look", PAYOUT,
                      f"{PAYOUT}/x/token", "/admin/invites", "/admin/invites/x/end"):  # fmt: skip
             assert (await house.http.post(path, data={}, headers=bare)).status_code == 403
+
+
+@ON_SQLITE
+async def test_what_another_sites_page_filled_in_is_never_shown(database_url: str) -> None:
+    form = {"way": "lightning", "to": "thief@evil.example", "amount": "21", "fee": "1"}
+    async with open_house(database_url) as house:
+        for origin in ("https://evil.example", "null"):
+            headers = {**PAGE, "origin": origin}
+            for path in (PAYOUT, f"{PAYOUT}/look"):
+                answer = await house.admin.post(path, data=form, headers=headers)
+                assert (answer.status_code, "thief" in answer.text) == (403, False)
+        answer = await house.admin.post(PAYOUT, data=form, headers=PAGE)
+        assert (answer.status_code, "thief" in answer.text) == (401, True)
+        # nor does a cookie that a neighbouring host has set take the pages away
+        cookie = house.admin.headers["cookie"]
+        for said in ("[[],1]", "[{},1]", "[" * 3_000, '["ok",[]]', "7"):
+            headers = {**PAGE, "cookie": f"{cookie}; routstr_said={quote(said)}"}
+            assert (await house.admin.get("/admin/invites", headers=headers)).status_code == 200
 
 
 async def test_a_payout_is_said_then_made_then_shown_again(desk: Desk, mint: FakeMint) -> None:
