@@ -1,7 +1,5 @@
 """Where this node is, as whoever asks reaches it."""
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request
 
 from routstr.flows.context import Context
@@ -17,7 +15,5 @@ def address_of(request: Request, ctx: Context) -> str:
         return ctx.facts.http_url.rstrip("/")
     own = str(request.base_url).rstrip("/")
     origin = request.headers.get("origin", "")
-    parts = urlsplit(origin)
-    if parts.scheme in {"http", "https"} and parts.netloc == request.url.netloc:
-        return f"{parts.scheme}://{parts.netloc}"
-    return own
+    host = request.url.netloc
+    return origin if origin in (f"http://{host}", f"https://{host}") else own

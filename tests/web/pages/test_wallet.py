@@ -37,6 +37,9 @@ async def test_the_page_is_whole_without_a_script(database_url: str) -> None:
             assert said in answer.text
         assert f"http://127.0.0.1:{shop.port}/v1" in answer.text
         assert (await shop.http.get("/", headers={"accept": "*/*"})).json()["ui"] is True
+        for origin in ("http://[", "https://a]", "https://evil.example"):
+            answer = await shop.http.get("/", headers={**HTML, "origin": origin})
+            assert (answer.status_code, origin in answer.text) == (200, False)
 
 
 async def test_names_of_others_stay_text(shop: Shop) -> None:
