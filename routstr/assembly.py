@@ -65,6 +65,8 @@ IDS_PER_BLOCK: Final = 64
 MISSES_MAX: Final = 60  # of all clients together: an honest one hardly ever misses
 MISSES_WINDOW_S: Final = 60.0
 MASKED: Final = "[REDACTED]"
+# URLs with a password before the host, or in a query, are not told.
+MAY_HOLD_SECRETS: Final = ("database_url", "otlp_endpoint", "upstream_base_url")
 
 
 class Ids:
@@ -332,8 +334,9 @@ def rules_of(settings: Settings) -> Rules:
     told = settings.model_dump(mode="json")
     secrets_ = {name for name in told if isinstance(getattr(settings, name), SecretStr)}
     told |= dict.fromkeys(secrets_, MASKED)
-    if "@" in settings.database_url:
-        told["database_url"] = MASKED
+    for name in MAY_HOLD_SECRETS:
+        if "@" in told[name] or "?" in told[name]:
+            told[name] = MASKED
 
     def change(changes: Mapping[str, object]) -> Changed:
         changed = with_changes(settings, changes)

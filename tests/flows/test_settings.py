@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 from sqlalchemy import text
 
+from routstr.assembly import rules_of
 from routstr.config import Settings
 from routstr.errors import (
     InvalidParameter,
@@ -65,6 +66,18 @@ async def test_a_change_is_in_force_in_every_process(till: Till, database_url: s
     seen = await setting_history(till.ctx, "name")
     told = [(each.version, each.value, each.has_value, each.changed_by) for each in seen]
     assert told == [(2, None, False, "bob"), (1, "New", True, "ann")]
+
+
+def test_no_secret_of_a_url_is_told() -> None:
+    with_secrets = {
+        "database_url": "postgresql+asyncpg://db.example/node?password=hush",
+        "otlp_endpoint": "https://me:hush@collector.example/v1/traces",
+    }
+    told = rules_of(Settings.model_construct(**with_secrets)).told  # type: ignore[arg-type]  # pydantic's own
+    assert [told[name] for name in with_secrets] == ["[REDACTED]"] * 2
+    assert "hush" not in str(told)
+    plain = Settings.model_construct(otlp_endpoint="https://collector.example/v1/traces")
+    assert rules_of(plain).told["otlp_endpoint"] == "https://collector.example/v1/traces"
 
 
 @ON_SQLITE
