@@ -118,6 +118,8 @@ class NodeMiddleware:
             raise RequestTooLarge("The request has too many or too long headers.")
         if _CONTROL.search(scope["path"].encode()) or _CONTROL.search(scope["query_string"]):
             raise InvalidRequest("The path holds a control character.")
+        if b"%00" in scope["query_string"] and _PRIVATE.match(scope["path"]):
+            raise InvalidRequest("The query holds a NUL, which is in no name and no id.")
 
 
 class _Answer:

@@ -16,7 +16,10 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/admin/actions")
 async def actions_page(
-    request: Request, admin: Reading, ctx: Ctx, before: Annotated[int | None, Query(ge=1)] = None
+    request: Request,
+    admin: Reading,
+    ctx: Ctx,
+    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
 ) -> Response:
     """A page of them; `before` is the id of the last one that was shown."""
     found = await actions(ctx, limit=SHOWN + 1, before=before)

@@ -107,6 +107,8 @@ def _plain(value: object) -> object:
 def _moment(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        if moment is None or moment.tzinfo is None:
+            return moment and moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidParameter("Not a time.", param="before") from None
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -91,6 +91,11 @@ async def test_every_room_is_there_for_who_has_a_session(database_url: str) -> N
             page = await house.admin.get(room.path, headers=HTML)
             assert page.status_code == 200, room.path
             assert f'href="{room.path}" aria-current="page"' in page.text
+        for odd in ("keys?search=a%00", "withdrawals?search=%00", f"actions?before={10**20}",
+                    "jobs/audit?before=0001-01-01T00:00:00%2B23:59",
+                    "api/transactions?search=%00"):  # fmt: skip
+            page = await house.admin.get(f"/admin/{odd}", headers=HTML)
+            assert page.status_code == 400, odd
 
 
 @ON_SQLITE
