@@ -18,6 +18,17 @@ def msat(amount: str, unit: str) -> str:
     return f"{amount} * CASE {unit} WHEN 'sat' THEN 1000 ELSE 1 END"
 
 
+# What is held of each keyset, by state and in its unit. Each sum looks only at the coins it is of,
+# in the index they are kept by: not at those that were spent, of which there are ever more.
+PURSES: Final = """
+SELECT ks.id AS keyset_id, ks.mint_id, ks.unit, s.state,
+  (SELECT coalesce(sum(p.amount), 0) FROM proof p
+    WHERE p.keyset_id = ks.id AND p.state = s.state) AS amount
+FROM keyset ks CROSS JOIN (SELECT 'unspent' AS state UNION ALL SELECT 'reserved'
+  UNION ALL SELECT 'locked' UNION ALL SELECT 'issued') AS s
+"""
+
+
 def units(amount: str, unit: str) -> str:
     """An amount in msat as whole units of a mint."""
     return f"{amount} / CASE {unit} WHEN 'sat' THEN 1000 ELSE 1 END"

@@ -28,6 +28,7 @@ from routstr.ledger.engine import Database, ReadConnection
 from routstr.ledger.reads import JOB, plain_setting
 from routstr.ledger.restores import RESTORE, put_setting
 from routstr.ledger.sagas import (
+    IS_OPEN,
     KEYSET,
     MINT,
     OPEN_STATES,
@@ -216,7 +217,7 @@ async def old_coins(
 
 async def open_operations(connection: ReadConnection, mint_id: str | None = None) -> int:
     """How many operations the mints, or that one, have not ended yet."""
-    count = select(func.count()).where(OPERATION.c.state.in_(OPEN_STATES))
+    count = select(func.count()).select_from(OPERATION).where(IS_OPEN)
     if mint_id is not None:
         count = count.where(OPERATION.c.mint_id == mint_id)
     return int((await connection.execute(count)).scalar_one())

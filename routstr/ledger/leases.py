@@ -9,7 +9,7 @@ from sqlalchemy import or_, select, update
 from routstr.errors import Pending
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.sagas import (
-    OPEN_STATES,
+    IS_OPEN,
     OPERATION,
     OPERATION_MOVES,
     Operation,
@@ -103,7 +103,7 @@ class Claim(RowCommand[tuple[Operation, ...]]):
         """Compare-and-set each lease; another process's winner is skipped."""
         now, connection = transaction.book.now, transaction.connection
         free = or_(OPERATION.c.lease_until.is_(None), OPERATION.c.lease_until < now)
-        wanted = select(OPERATION.c.id).where(OPERATION.c.state.in_(OPEN_STATES), free)
+        wanted = select(OPERATION.c.id).where(IS_OPEN, free)
         if self.operation_id is not None:
             wanted = wanted.where(OPERATION.c.id == self.operation_id)
         else:
@@ -141,7 +141,7 @@ class DropLeases(RowCommand[int]):
         """Make them due now; how many there were."""
         freed = await transaction.connection.execute(
             update(OPERATION)
-            .where(OPERATION.c.state.in_(OPEN_STATES))
+            .where(IS_OPEN)
             .values(lease_until=None, next_attempt_at=transaction.book.now)
         )
         return int(freed.rowcount)

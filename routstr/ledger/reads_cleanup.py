@@ -11,7 +11,7 @@ from routstr.ledger.accounts import OWNER_KEY_ID
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.erasure import is_dead
 from routstr.ledger.expiry import EXPIRED
-from routstr.ledger.sagas import OPEN_STATES, OPERATION
+from routstr.ledger.sagas import IS_OPEN, OPERATION
 from routstr.ledger.tables import ApiKey, Reservation, Transaction, Withdrawal, table_of
 
 KEY = table_of(ApiKey)
@@ -215,6 +215,6 @@ async def due_operations(connection: ReadConnection, now: datetime) -> int:
     wanted = (
         select(func.count())
         .select_from(OPERATION)
-        .where(OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now)
+        .where(IS_OPEN, OPERATION.c.next_attempt_at <= now)
     )
     return int(await connection.scalar(wanted) or 0)

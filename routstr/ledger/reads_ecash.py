@@ -9,7 +9,15 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from routstr.ecash.proof import Keyset
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF, OperationState
+from routstr.ledger.sagas import (
+    IS_OPEN,
+    KEYSET,
+    MINT,
+    OPEN_STATES,
+    OPERATION,
+    PROOF,
+    OperationState,
+)
 from routstr.ledger.tables import ONE_SHOT, ApiKey, Deposit, DepositInput, Withdrawal, table_of
 
 KEY = table_of(ApiKey)
@@ -168,7 +176,7 @@ async def mints_with_due_operations(connection: ReadConnection, now: datetime) -
     """The ids of the mints where operations wait to be driven; a look before taking leases."""
     due = (
         select(OPERATION.c.mint_id)
-        .where(OPERATION.c.state.in_(OPEN_STATES), OPERATION.c.next_attempt_at <= now, _free(now))
+        .where(IS_OPEN, OPERATION.c.next_attempt_at <= now, _free(now))
         .distinct()
     )
     return list(await connection.scalars(due.order_by(OPERATION.c.mint_id)))

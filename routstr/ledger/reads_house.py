@@ -8,10 +8,10 @@ from typing import Any, Final
 from sqlalchemy import func, select, text
 
 from routstr.ledger.accounts import OWNER_KEY_ID
-from routstr.ledger.audit_ecash import OPEN, msat
+from routstr.ledger.audit_ecash import OPEN, PURSES, msat
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.reads import INVOICE, JOB, WITHDRAWAL, JobView
-from routstr.ledger.sagas import MINT, OPEN_STATES, OPERATION
+from routstr.ledger.sagas import IS_OPEN, MINT, OPERATION
 
 # One statement, so one moment: the parts add up while money moves. `sure` is what of the coins in
 # operations the surplus counts, as in `profit.py`; keys and coins are each read once.
@@ -32,9 +32,8 @@ SELECT coalesce(sum(CASE WHEN state = 'unspent' THEN total END), 0) AS unspent,
     WHERE kind = 'swap' AND withdrawal_id IS NULL AND {OPEN} AND state <> 'watch') AS swap_fees,
   (SELECT coalesce(sum(amount), 0) FROM reservation WHERE state = 'held') AS held,
   (SELECT count(*) FROM reservation WHERE state = 'held') AS running
-FROM (SELECT p.state, sum({msat("p.amount", "ks.unit")}) AS total FROM keyset ks
-  JOIN proof p ON p.keyset_id = ks.id AND p.state IN ('unspent', 'reserved', 'locked', 'issued')
-  GROUP BY p.state) AS coins
+FROM (SELECT state, sum({msat("amount", "unit")}) AS total FROM ({PURSES}) AS c
+  GROUP BY state) AS coins
 """
 
 
@@ -163,7 +162,7 @@ async def mints_seen(connection: ReadConnection) -> list[MintSeen]:
     """All of them, by URL."""
     open_rows = await connection.execute(
         select(OPERATION.c.mint_id, func.count().label("n"))
-        .where(OPERATION.c.state.in_(OPEN_STATES))
+        .where(IS_OPEN)
         .group_by(OPERATION.c.mint_id)
     )
     counts = {row.mint_id: int(row.n) for row in open_rows}

@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Select, Table, func, literal, sele
 from routstr.ledger.columns import UtcTime
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.reads import DEPOSIT, INVOICE, TRANSACTION, WITHDRAWAL, StatementRow
-from routstr.ledger.sagas import KEYSET, MINT, OPEN_STATES, OPERATION, PROOF
+from routstr.ledger.sagas import IS_OPEN, KEYSET, MINT, OPERATION, PROOF
 
 COUNTED_MAX: Final = 10_000
 
@@ -324,7 +324,7 @@ async def open_operations(connection: ReadConnection, *, limit: int) -> list[Ope
     rows = await connection.execute(
         select(OPERATION, MINT.c.url)
         .join(MINT, MINT.c.id == OPERATION.c.mint_id)
-        .where(OPERATION.c.state.in_(OPEN_STATES))
+        .where(IS_OPEN)
         .order_by(OPERATION.c.created_at, OPERATION.c.id)
         .limit(limit)
     )

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.reads import JOB, JobView
-from routstr.ledger.sagas import MINT, OPEN_STATES, OPERATION
+from routstr.ledger.sagas import IS_OPEN, MINT, OPEN_STATES, OPERATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ async def stored_gauges(connection: ReadConnection) -> StoredGauges:
     """All of them, as they are now."""
     open_ones = (
         select(OPERATION.c.state, func.count().label("n"))
-        .where(OPERATION.c.state.in_(OPEN_STATES))
+        .where(IS_OPEN)
         .group_by(OPERATION.c.state)
     )
     counted = {row.state: int(row.n) for row in await connection.execute(open_ones)}

@@ -8,6 +8,7 @@ from sqlalchemy import select, text
 
 from routstr.core.money import msat_from_unit
 from routstr.ledger.accounts import OWNER_KEY_ID
+from routstr.ledger.audit_ecash import PURSES
 from routstr.ledger.columns import as_time
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.profit import SURPLUS
@@ -16,10 +17,9 @@ from routstr.ledger.tables import Withdrawal, table_of
 
 WITHDRAWAL = table_of(Withdrawal)
 
-COINS: Final = """
-SELECT m.url, ks.unit, p.state, sum(p.amount) AS amount FROM proof p
-JOIN keyset ks ON ks.id = p.keyset_id JOIN mint m ON m.id = ks.mint_id
-WHERE p.state IN ('unspent', 'reserved', 'issued', 'locked') GROUP BY m.url, ks.unit, p.state
+COINS: Final = f"""
+SELECT m.url, c.unit, c.state, sum(c.amount) AS amount FROM ({PURSES}) AS c
+JOIN mint m ON m.id = c.mint_id GROUP BY m.url, c.unit, c.state HAVING sum(c.amount) > 0
 """
 OWED: Final = """
 SELECT (SELECT coalesce(sum(balance), 0) FROM apikey WHERE id <> :owner) AS users,

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 import orjson
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from routstr.ecash.outputs import BLANK, Output, blinded_messages_json, make_outputs, proofs_json
 from routstr.ecash.proof import Proof
@@ -59,6 +59,8 @@ OPERATION_MOVES: Final[Mapping[OperationState, frozenset[OperationState]]] = {
     OperationState.FAILED: frozenset(),
 }
 OPEN_STATES: Final = tuple(state for state, moves in OPERATION_MOVES.items() if moves)
+# The same in the words of the partial index, which a list of parameters would not be known by.
+IS_OPEN: Final = text("mint_operation.state NOT IN ('done', 'failed')")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

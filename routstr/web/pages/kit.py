@@ -91,6 +91,13 @@ async def static_file(digest: str, name: str) -> Response:
     )
 
 
+def compile_templates() -> None:
+    """Make every template ready to be shown; each is, anyway, the first time it is shown."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
