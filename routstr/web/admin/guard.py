@@ -15,7 +15,7 @@ are routed by `forms.PageRoute`. Sources: contract, section 8; SR-3, SR-4.
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, cast, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 
@@ -184,8 +184,8 @@ async def _refusal(request: Request, ctx: Context) -> Exception:
         return AdminRequired()
     if not await has_admin(ctx):
         return SeeOther(SETUP)
-    if request.method != "GET":
-        return SeeOther(LOGIN)
+    if request.method != "GET":  # a form that came too late: back to its page, and say so
+        return SeeOther(f"{LOGIN}?ended=1&next={quote(came_from(request), safe='/')}")
     query = request.url.query
     asked = local_path(f"{request.url.path}?{query}" if query else request.url.path)
     return SeeOther(LOGIN if asked == "/admin" else f"{LOGIN}?next={quote(asked, safe='/')}")
@@ -195,6 +195,12 @@ def wants_page(request: Request) -> bool:
     """Whether a person looks at the answer."""
     is_api = str(request.scope["path"]).startswith("/admin/api")
     return not is_api and "text/html" in request.headers.get("accept", "")
+
+
+def came_from(request: Request) -> str:
+    """The page of ours that a form was on, or the overview."""
+    before = urlsplit(request.headers.get("referer", ""))
+    return local_path(f"{before.path}?{before.query}" if before.query else before.path)
 
 
 def local_path(asked: str | None) -> str:

@@ -39,14 +39,19 @@ def check_origin(request: Request, ctx: Context) -> None:
 
 
 @router.get(LOGIN)
-async def login_page(request: Request, ctx: Ctx, next: str = "") -> Response:  # noqa: A002 - its name in the address
-    """The form, or where somebody belongs who needs none."""
+async def login_page(
+    request: Request,
+    ctx: Ctx,
+    next: str = "",  # noqa: A002 - its name in the address
+    ended: str = "",
+) -> Response:
+    """The form, or where somebody belongs who needs none; `ended` is set after a lost form."""
     session = await any_session(request, ctx)
     if session is not None:
         return to(local_path(next) if session.kind == "session" else ENROL)
     if not await has_admin(ctx):
         return to(SETUP)
-    return _form(ctx, local_path(next))
+    return _form(ctx, local_path(next), has_ended=bool(ended))
 
 
 @router.post(LOGIN)
@@ -72,7 +77,9 @@ async def login(
     return response
 
 
-def _form(ctx: Context, where: str, error: RoutstrError | None = None) -> Response:
+def _form(
+    ctx: Context, where: str, error: RoutstrError | None = None, *, has_ended: bool = False
+) -> Response:
     headers = {}
     if error is not None and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -83,6 +90,7 @@ def _form(ctx: Context, where: str, error: RoutstrError | None = None) -> Respon
         node=ctx.facts.name,
         where=where,
         error=error,
+        has_ended=has_ended,
     )
 
 

@@ -5,13 +5,12 @@ its own.
 """
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 
 from routstr.core.envelope import status_of
 from routstr.errors import RoutstrError
-from routstr.web.admin.guard import local_path, wants_page
+from routstr.web.admin.guard import came_from, wants_page
 from routstr.web.pages.kit import page
 from routstr.web.pages.shell import back_to
 from routstr.web.scope import request_id_of
@@ -26,14 +25,8 @@ def page_of(request: Request, error: RoutstrError) -> Response | None:
     if not (path == "/admin" or path.startswith("/admin/")) or not wants_page(request):
         return None
     status = status_of(error)
-    came_from = request.headers.get("referer", "")
-    if request.method == "POST" and came_from and status < 500:
-        before = urlsplit(came_from)
-        return back_to(
-            local_path(f"{before.path}?{before.query}" if before.query else before.path),
-            error.message,
-            kind="bad",
-        )
+    if request.method == "POST" and "referer" in request.headers and status < 500:
+        return back_to(came_from(request), error.message, kind="bad")
     headers = dict(error.headers)  # where to log in, for what a script of the page asked
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

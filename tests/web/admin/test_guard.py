@@ -189,6 +189,12 @@ async def test_nobody_is_sent_where_he_can_log_in(house: House) -> None:
     assert (partly.status_code, partly.headers["hx-redirect"]) == (403, "/admin/login")
     stale = await nobody.get("/admin/try", headers={**PAGE, "cookie": "__Host-routstr_admin=x"})
     assert stale.headers["location"] == "/admin/login?next=/admin/try"
+    for referer, where in (
+        (f"{house.origin}/admin/settings/name", "/admin/settings/name"),
+        ("https://evil.example/login", "/admin"),
+    ):
+        late = await nobody.post("/admin/settings/name", headers={**PAGE, "referer": referer})
+        assert late.headers["location"] == f"/admin/login?ended=1&next={where}"
 
 
 async def test_before_the_set_up_a_browser_is_told_of_it(database_url: str) -> None:
