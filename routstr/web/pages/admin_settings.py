@@ -110,4 +110,6 @@ async def _save(ctx: Context, admin: Admin, name: str, form: Form) -> Response:
     changed = await change_settings(ctx, values, resets=resets, changed_by=admin.name)
     said = "is as it was at the start again" if resets else "holds from now on"
     where = HERE if form.is_on("from_list") else f"{HERE}/{name}"
-    return back_to(where, f"{name} {said}." if changed else f"{name} was so already.")
+    return back_to(
+        where, f"{name.upper()} {said}." if changed else f"{name.upper()} was so already."
+    )

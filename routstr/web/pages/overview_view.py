@@ -12,6 +12,7 @@ from routstr.flows.house.usage import Point, Usage
 from routstr.web.pages.words import ago, grouped, lasting, sats
 
 MINUTE_S: Final = 60
+LEAST: Final = 0.01
 WHOLE_SATS: Final = 1_000  # from so many on a figure says whole sats
 HOURS: Final[Mapping[str, int]] = {"1h": 1, "24h": 24, "30d": 720}
 SPAN: Final = "24h"
@@ -256,7 +257,9 @@ def _ms(seconds: float) -> str:
 
 
 def _brief(number: float) -> str:
-    """Two digits that count: `0.42`, `3.1`, `42`, `1 234`."""
+    """Two digits that count: `0.42`, `3.1`, `42`, `1 234`; never nothing for something."""
+    if 0 < number < LEAST:
+        return f"< {LEAST}"
     if number >= 10 or number == 0:
         return grouped(round(number))
     return f"{number:.1f}" if number >= 1 else f"{number:.2f}"

@@ -137,6 +137,13 @@
     }
   });
 
+  // A link that looks like a button is pressed by the space bar as one.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== " " || !event.target.matches?.("a[role=button]")) return;
+    event.preventDefault();
+    event.target.click();
+  });
+
   // Another place is pressed, or Escape: the menu of a phone closes.
   document.addEventListener("pointerdown", (event) => {
     for (const menu of document.querySelectorAll("[data-menu][open]")) {
