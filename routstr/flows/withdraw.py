@@ -14,10 +14,12 @@ import structlog
 from routstr.core.money import msat_from_unit
 from routstr.errors import (
     BalanceTooSmall,
+    IdempotencyMismatch,
     InvalidApiKey,
     MintShort,
     MintUnreachable,
     NoBalance,
+    Paused,
     RefundKeyNotFound,
     RefundPending,
     TokenRedemptionFailed,
@@ -30,6 +32,7 @@ from routstr.flows.refunds import (
     claim_operation,
     read_withdrawal,
     refundable_key,
+    shown_withdrawal,
     stored_withdrawal,
 )
 from routstr.flows.sources import Source, first_that_can, sources_of
@@ -47,8 +50,8 @@ from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
 from routstr.ledger.book import KeyRef
 from routstr.ledger.issued import WithdrawalView, Withdrawing
-from routstr.ledger.reads import WithdrawalRow, find_withdrawal
-from routstr.ledger.reads_ecash import MintRow, proof_ys
+from routstr.ledger.reads import KeyView, WithdrawalRow, find_withdrawal
+from routstr.ledger.reads_ecash import MintRow, find_payment, proof_ys
 from routstr.ledger.sagas import Operation, OperationState
 from routstr.ledger.withdrawals import (
     BeginWithdrawal,
@@ -92,8 +95,14 @@ async def withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
 
 
 async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
-    await check_not_paused(ctx, is_change=wish.is_change)
     key = await refundable_key(ctx, caller)
+    try:
+        await check_not_paused(ctx, is_change=wish.is_change)
+    except Paused:
+        again = await _begun_before(ctx, key, wish)
+        if again is None:
+            raise
+        return again
     sources = await sources_of(ctx, key.id, wish.mint_url)
     caller = KeyRef(id=key.id)
     try:
@@ -252,6 +261,26 @@ async def _ended(ctx: Context, row: WithdrawalRow, api_key_id: str) -> Withdrawa
     if row.status == "failed":
         raise MintShort(REFUSED)
     return await read_withdrawal(ctx, KeyRef(id=api_key_id), row.id)
+
+
+async def _begun_before(ctx: Context, key: KeyView, wish: Wish) -> WithdrawalView | None:
+    """What this request repeats: it left the key before anything was paused.
+
+    Raises IdempotencyMismatch.
+    """
+    if wish.idempotency_key is None:
+        is_empty = wish.amount_sat is None and not key.balance_msat
+        return await _last_again(ctx, key.id) if is_empty else None
+    async with ctx.database.reading() as connection:
+        known = await find_payment(
+            connection, key.id, idempotency_key=wish.idempotency_key, payment_hash=None
+        )
+    if known is None:
+        return None
+    if known.fingerprint != wish.fingerprint:
+        raise IdempotencyMismatch
+    row = await stored_withdrawal(ctx, key.id, known.id)
+    return replace(await existing(ctx, shown_withdrawal(ctx, key, row)), is_replay=True)
 
 
 async def _last_again(ctx: Context, api_key_id: str) -> WithdrawalView | None:

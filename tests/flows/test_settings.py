@@ -11,6 +11,7 @@ from sqlalchemy import text
 from routstr.assembly import rules_of
 from routstr.config import Settings
 from routstr.errors import (
+    IdempotencyMismatch,
     InvalidParameter,
     MintUnreachable,
     Paused,
@@ -240,6 +241,27 @@ async def test_withdrawals_off_keeps_everything_where_it_is(till: Till) -> None:
     change_of = Wish(is_change=True)
     view = await withdraw(till.ctx, KeyRef(id=key.key_id), change_of)
     assert view.status == "completed"
+
+
+@ON_SQLITE
+async def test_withdrawals_off_still_tells_of_what_has_left(till: Till) -> None:
+    """The answer was lost, and the operator paused meanwhile; the token is its owner's."""
+    some = Wish(amount_sat=5, idempotency_key="k", fingerprint="f")
+    key = await till.create(till.mint.issue(21))
+    caller = KeyRef(id=key.key_id)
+    first = await withdraw(till.ctx, caller, some)
+    await change(till, withdrawals=False)
+    again = await withdraw(till.ctx, caller, some)
+    assert (again.token, again.is_replay) == (first.token, True)
+    with pytest.raises(IdempotencyMismatch):
+        await withdraw(till.ctx, caller, replace(some, fingerprint="g"))
+    for other in (Wish(), replace(some, idempotency_key="l")):
+        with pytest.raises(Paused):
+            await withdraw(till.ctx, caller, other)
+    await change(till, withdrawals=True)
+    rest = await withdraw(till.ctx, caller, Wish())
+    await change(till, withdrawals=False)
+    assert (await withdraw(till.ctx, caller, Wish())).token == rest.token
 
 
 async def test_no_more_than_the_hours_share_leaves(till: Till, database_url: str) -> None:
