@@ -73,8 +73,26 @@ def set_password(
 ) -> None:
     """Choose another password; ends every session, and every wait after wrong tries."""
     settings, password = quiet_settings(), _password(password_file)
-    _act(settings, lambda ctx: reset_password(ctx, password, actor=ACTOR))
-    typer.echo("The password is changed; every session has ended.")
+    left = _act(settings, lambda ctx: _set_password(ctx, password))
+    typer.echo(f"The password is changed; every session has ended.{_still_valid(left)}")
+
+
+async def _set_password(ctx: Context, password: str) -> int:
+    """How many tokens for programs are valid still."""
+    await reset_password(ctx, password, actor=ACTOR)
+    return await _valid_tokens(ctx)
+
+
+async def _valid_tokens(ctx: Context) -> int:
+    return sum(each.expires_at > ctx.clock.now() for each in await tokens(ctx))
+
+
+def _still_valid(count: int) -> str:
+    """Whoever has been in before may have made one to come back with."""
+    if not count:
+        return ""
+    are = "One token for programs is" if count == 1 else f"{count} tokens for programs are"
+    return f" {are} valid still: see `routstr admin tokens list` and `revoke`."
 
 
 def _password(password_file: str | None) -> str:
