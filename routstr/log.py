@@ -51,6 +51,10 @@ QUIET_LOGGERS: Final = (
 # What it says of a form is said in our answer; anybody could fill the log with it.
 MUTE_LOGGERS: Final = ("python_multipart",)
 
+# It warns of each request it cannot read. That is written, and not kept: whoever sends a few
+# thousand of them would push all else out of what the operator can look at.
+UNKEPT_LOGGER: Final = "uvicorn.error"
+
 _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (re.compile(r"cashu[AB][A-Za-z0-9_+/=-]+"), f"cashu{MASK}"),
     (re.compile(r"\b(?:sk|clm|rst|invite)([-_])[A-Za-z0-9_-]{6,}"), MASK),
@@ -135,6 +139,8 @@ _kept: Final = _Kept()
 
 def keep_line(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Remember the line for the operator, as it is shown."""
+    if line.get("logger") == UNKEPT_LOGGER and line.get("level") == "warning":
+        return line
     fields = {
         name: value
         for name, value in line.items()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 
-from routstr.log import MASK, Secret, configure, scrub
+from routstr.log import KEPT_LINES_MAX, MASK, Secret, configure, kept_lines, scrub
 
 HEX = "deadbeef" * 8
 CANARIES = {
@@ -114,6 +114,17 @@ def test_http_libraries_do_not_log_their_urls(lines: Callable[[], str]) -> None:
     logging.getLogger("httpx").info("HTTP Request: GET https://mint.example/quote/abc")
     logging.getLogger("uvicorn.access").info("GET /v1/balance/change/abc")
     assert lines() == ""
+
+
+def test_what_a_stranger_repeats_pushes_nothing_out(lines: Callable[[], str]) -> None:
+    structlog.get_logger().info("worth_keeping", code="kept")
+    server = logging.getLogger("uvicorn.error")
+    for _ in range(KEPT_LINES_MAX):
+        server.warning("Invalid HTTP request received.")
+    server.error("loud")
+    [newest, before] = kept_lines(limit=2)
+    assert (newest.event, before.event) == ("loud", "worth_keeping")
+    assert "Invalid HTTP request received." in lines()
 
 
 def test_the_level_filters_and_text_renders(lines: Callable[[], str]) -> None:
