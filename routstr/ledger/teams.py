@@ -32,6 +32,7 @@ from routstr.ledger.tables import Deposit, Withdrawal, table_of
 from routstr.ledger.tables_house import LightningInvoice
 
 CHILDREN_MAX: Final = 5000
+GONE: Final = "These child keys were used or erased before; a key is not shown again."
 
 DEPOSIT = table_of(Deposit)
 WITHDRAWAL = table_of(Withdrawal)
@@ -76,7 +77,7 @@ class MakeChildren(RowCommand[MadeChildren]):
     Refuses with InvalidApiKey, KeyRevoked, KeyExpired, ChildKey, InsufficientBalance, and
     InvalidParameter for more than `CHILDREN_MAX`. A repeat with the same ids makes none and charges
     nothing; if it asks for something else (`fingerprint`), IdempotencyMismatch, and AnswerGone once
-    one of them was used.
+    one of them was used or erased.
     """
 
     parent: KeyRef
@@ -125,17 +126,32 @@ class MakeChildren(RowCommand[MadeChildren]):
         )
 
     async def _first(self, transaction: Transaction) -> Mapping[str, object] | None:
-        """What the first child's row says, if it is there already."""
-        found: Mapping[str, object] | None = await transaction.connection.scalar(
-            select(APIKEY.c.metadata).where(APIKEY.c.id == self.children[0].id)
+        """What the first child's row says, if they are there already.
+
+        Raises AnswerGone once that one was erased: a tombstone says nothing.
+        """
+        ids = [child.id for child in self.children]
+        rows = await transaction.connection.execute(
+            select(APIKEY.c.id, APIKEY.c.metadata.label("said")).where(APIKEY.c.id.in_(ids))
         )
-        return found
+        there = {row.id: row.said for row in rows}
+        if not there:
+            return None
+        first: Mapping[str, object] | None = there.get(ids[0])
+        if first is None:
+            raise AnswerGone(GONE)
+        return first
 
     def _check_unused(self, book: Book) -> None:
-        """A key's text is shown until it is first used, and never again."""
+        """A key's text is shown until it is first used, and never again; nor an erased one's."""
         for child in self.children:
-            if book.account(KeyRef(id=child.id)).first_used_at is not None:
-                raise AnswerGone("These child keys were used before; a key is not shown again.")
+            account = book.find(KeyRef(id=child.id))
+            if (
+                account is None
+                or account.key_hash != child.hash
+                or account.first_used_at is not None
+            ):
+                raise AnswerGone(GONE)
 
     async def _check(self, transaction: Transaction, parent: Account) -> None:
         if parent.parent_id is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import BigInteger, Text, insert, text, update
 
-from routstr.errors import InvalidApiKey, KeyRevoked
+from routstr.errors import AnswerGone, InvalidApiKey, KeyRevoked
 from routstr.flows.audit import audit
 from routstr.flows.change import ChangeSwept, change_by_token
 from routstr.flows.deposit import redeem_bearer
@@ -39,6 +39,7 @@ from routstr.ledger.tables import (
 )
 from routstr.ledger.tables_admin import AdminSession, AdminUser, LoginThrottle
 from routstr.ledger.tables_house import LightningInvoice
+from routstr.ledger.teams import RevokeChild
 from tests.fakes.mint import FakeMint
 from tests.harness.till import ON_SQLITE, Till, open_till, worth, ys_of
 from tests.ledger.node import make_children, reserve, settle
@@ -228,6 +229,23 @@ async def test_what_tells_whose_it_was_is_gone_and_opens_nothing(
         dump = await till.dump()
         assert key.api_key[-4:] not in str(dump["deposit"] + dump["apikey"])
         assert str(mine.hash) not in str(dump)
+
+
+@ON_SQLITE
+async def test_erased_children_are_not_made_again(till: Till) -> None:
+    """Not by a repeat of what made them, were it years later; and they are not paid for again."""
+    key = await till.create(till.mint.issue(21))
+    parent = KeyRef(id=key.key_id)
+    first = make_children(parent, "a", "b", cost_msat=1_000)
+    second = make_children(parent, "c", "d")
+    for made, gone in ((first, "key_a"), (second, "key_c")):
+        await till.ctx.ledger.submit(made)
+        await till.ctx.ledger.submit(RevokeChild(parent=parent, child=KeyRef(id=gone)))
+        await till.later(1)
+        await till.ctx.ledger.submit(EraseKeys(key_ids=[gone], idle_s=0))
+        with pytest.raises(AnswerGone):
+            await till.ctx.ledger.submit(made)
+    assert await till.balance(key) == 19_000
 
 
 async def test_what_came_to_life_meanwhile_lives_on(database_url: str, mint: FakeMint) -> None:
