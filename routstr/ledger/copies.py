@@ -12,6 +12,8 @@ Laws
 - What was open may have been sent since, and ended since: nothing is taken for unsent.
 - What only one life may use is not used again: the acceptance key moves on, and whoever was logged
   in is not any more.
+- What looks like profit may be somebody's who paid in since: none is sent until the operator says
+  anew where to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,12 +39,14 @@ from routstr.ledger.sagas import (
     OperationState,
 )
 from routstr.ledger.seed import ACCEPTANCE_INDEX, acceptance_index
+from routstr.ledger.settings import VALUE
 from routstr.ledger.tables import table_of
 from routstr.ledger.tables_admin import AdminSession
 
 SESSION = table_of(AdminSession)
 
 DOUBTFUL: Final = "doubtful"  # as `flows/swap.py` leaves it: its outputs were of another life then
+PAYOUT_TO: Final = "payout_to"
 BLIND_SKIP: Final = 10_000
 """How far the counters at a mint that cannot be asked move on: nobody prepares more in a day."""
 
@@ -71,6 +75,7 @@ async def begin_copy(
         mark = {"state": "running", "backup": backup, "first": first, "upto": {}}
         await put_setting(connection, RESTORE, mark, now)
         await put_setting(connection, ACCEPTANCE_INDEX, {"index": index}, now)
+        await put_setting(connection, PAYOUT_TO, {VALUE: None}, now)
         is_doubtful = and_(
             OPERATION.c.state == OperationState.WATCH, OPERATION.c.last_code == DOUBTFUL
         )

@@ -19,6 +19,7 @@ from routstr.errors import ConfigError, MintUnreachable, Paused, RestoreRefused
 from routstr.flows.bring import bring
 from routstr.flows.house.jobs import run_job
 from routstr.flows.house.recover import Terms, recover
+from routstr.flows.house.settings import change_settings, read_settings
 from routstr.flows.keys import Created, create_key
 from routstr.flows.keys import Terms as KeyTerms
 from routstr.flows.pay import PayWish, pay
@@ -82,6 +83,7 @@ async def test_an_old_copy_goes_on_where_a_life_has_ended(life: Life) -> None:
         rich, poor = await till.create(mint.issue(700)), await till.create(mint.issue(90))
         before = await till.withdraw(rich, 3)
         await hold(till, rich)
+        await change_settings(till.ctx, {"payout_to": "me@example.com"}, changed_by="ann")
         mint.trouble(Trouble(path="/v1/swap", cut=True), Trouble(path="/v1/restore", status=500))
         with pytest.raises(MintUnreachable):
             await till.create(open_token, repeat="open")
@@ -108,6 +110,8 @@ async def test_an_old_copy_goes_on_where_a_life_has_ended(life: Life) -> None:
         assert (await till.balance(rich), await till.balance(poor)) == (697_000, 90_000)
         again = await till.create(open_token, repeat="open")
         assert await till.balance(again) == 33_000, "the mint had taken it: it is credited"
+        await read_settings(till.ctx)
+        assert till.ctx.limits.payout_to is None, "what was found may be somebody's"
         # What nobody had claimed of the life between is the node's again: its debit is forgotten.
         assert await till.held() == held + worth(kept.token)
         assert recovery.short_msat == 820_000 - 1000 * await till.held()
