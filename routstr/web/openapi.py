@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from routstr.core.dialects import DIALECTS, Dialect
+from routstr.core.providers import COUNT_TOKENS
 
 Json = dict[str, Any]
 
@@ -74,6 +75,20 @@ ASKED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "admin": ("bearer", "admin-session"),
     "paid": ("bearer", "x-api-key", "x-cashu"),
 }
+TAGS: Final[Mapping[str, str]] = {
+    "paid": "What is sold: requests and answers are the vendors' own.",
+    "balance": "Money onto a key, what became of it, and the rest back; `/v1/wallet` is the same.",
+    "lightning": "Money onto a key by an invoice.",
+    "teams": "Keys that spend another key's money, and money from key to key.",
+    "quote": "What a request would cost.",
+    "receipts": "What was charged for a request, and why, signed by the node.",
+    "node": "What the node is, how it is, and what it sells.",
+    "admin": "For whoever runs the node: what the dashboard does, with a token of `cli-tokens`.",
+}
+INFO: Final = (
+    "An API that is paid per request, with Cashu ecash, without accounts. Amounts are msat where a"
+    " name does not say otherwise; an error is always the same envelope, and costs nothing."
+)
 _MODEL: Final[Json] = {"type": "string", "description": "An id of /v1/models."}
 
 
@@ -95,6 +110,8 @@ def _completed(schema: Json) -> Json:
     for name in ("HTTPValidationError", "ValidationError"):
         parts["schemas"].pop(name, None)
     schema["paths"] |= _paid_paths()
+    schema["info"]["description"] = INFO
+    schema["tags"] = [{"name": name, "description": says} for name, says in TAGS.items()]
     for operation in _operations(schema["paths"].values()):
         _complete(operation)
     return schema
@@ -140,10 +157,12 @@ def _paid(dialect: Dialect) -> Json:
         properties["file"] = {"type": "string", "format": "binary"}
     media = "multipart/form-data" if is_form else "application/json"
     name = dialect.path.strip("/")
+    is_free = dialect.path == COUNT_TOKENS
+    told = "Count the tokens of a message, for free." if is_free else f"Buy an answer of `{name}`."
     return {
         "tags": ["paid"],
         "operationId": f"buy_{name.replace('/', '_')}",
-        "description": f"Buy an answer of `{name}`. The vendor's own request and answer, with the"
+        "description": f"{told} The vendor's own request and answer, with the"
         " cost in `usage` or in headers.",
         "requestBody": {
             "required": True,

@@ -58,7 +58,7 @@ class Ended(Shown):
 
 @router.get("")
 async def list_invites(admin: Reading, ctx: Ctx, page: InPage) -> Invites:
-    """The newest first."""
+    """The invites, newest first."""
     found, total = await invites(ctx, search=page.search, limit=page.limit, offset=page.offset)
     return Invites(invites=[InviteShown.model_validate(each) for each in found], total=total)
 
@@ -67,7 +67,7 @@ async def list_invites(admin: Reading, ctx: Ctx, page: InPage) -> Invites:
 async def make(
     request: Request, response: Response, admin: Writing, ctx: Ctx, body: InviteBody
 ) -> Made:
-    """Make one; its code is in the answer and nowhere else."""
+    """Make an invite; its code is in the answer and nowhere else."""
     response.headers["cache-control"] = "no-store"
     ends = body.expires_at
     made = await make_invite(
@@ -83,6 +83,6 @@ async def make(
 
 @router.delete("/{invite_id}")
 async def end(request: Request, admin: Writing, ctx: Ctx, invite_id: Id) -> Ended:
-    """Let nobody in with it any more."""
+    """End an invite: it lets nobody in any more."""
     await end_invite(ctx, invite_id, actor=admin.name, request_id=request_id_of(request.scope))
     return Ended()

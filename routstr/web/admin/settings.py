@@ -59,7 +59,7 @@ class HistoryView(Shown):
 
 @router.get("")
 async def show(admin: Reading, ctx: Ctx) -> dict[str, SettingView]:
-    """All of them by name; secrets are masked."""
+    """All settings by name; secrets are masked."""
     return {each.name: _view(each) for each in await settings_shown(ctx)}
 
 
@@ -70,7 +70,7 @@ async def change(
     ctx: Ctx,
     body: Annotated[dict[str, JsonValue], Body(max_length=NAMES_MAX)],
 ) -> dict[str, SettingView]:
-    """Change some by name; null takes a change back, a masked value is left alone.
+    """Change settings by name; null takes a change back, a masked value is left alone.
 
     Where ecash is taken, where earnings go and where the public finds the node need a fresh code.
     """
@@ -97,7 +97,7 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
 ) -> HistoryView:
-    """How one was changed, by whom; `before` is a version."""
+    """How a setting was changed, and by whom; `before` is a version."""
     rows = await setting_history(ctx, name, limit=limit, before=before)
     return HistoryView(name=name, history=[VersionView.model_validate(each) for each in rows])
 

@@ -149,7 +149,7 @@ class Removed(Shown):
 
 @router.get("")
 async def list_providers(admin: Reading, ctx: Ctx, page: InPage) -> Providers:
-    """All of them, the one of the settings included."""
+    """All upstreams, the one of the settings included."""
     text = page.search.lower()
     found = [
         each
@@ -162,7 +162,7 @@ async def list_providers(admin: Reading, ctx: Ctx, page: InPage) -> Providers:
 
 @router.post("")
 async def add(request: Request, admin: Confirmed, ctx: Ctx, body: NewProvider) -> ProviderView:
-    """Resell another one, and ask it for its models."""
+    """Resell another upstream, and ask it for its models."""
     await add_upstream(ctx, body.slug, _wish(body))
     await _note(request, ctx, admin, "upstream.add", body.slug, {})
     await refresh(ctx)
@@ -171,7 +171,7 @@ async def add(request: Request, admin: Confirmed, ctx: Ctx, body: NewProvider) -
 
 @router.get("/{ref}")
 async def show(admin: Reading, ctx: Ctx, ref: Id) -> ProviderView:
-    """One, by name."""
+    """One upstream, by its name."""
     return _view(await _one(ctx, ref))
 
 
@@ -179,7 +179,7 @@ async def show(admin: Reading, ctx: Ctx, ref: Id) -> ProviderView:
 async def change(
     request: Request, admin: Writing, ctx: Ctx, ref: Id, body: ProviderBody
 ) -> ProviderView:
-    """Change what is said; where it is and its key need a fresh code, a new place the key again."""
+    """Change an upstream; its URL and key need a fresh code, another URL the key again."""
     own = body.provider_settings
     has_new_key = body.api_key not in {None, REDACTED}
     is_dangerous = body.base_url is not None or has_new_key
@@ -197,7 +197,7 @@ async def change(
 
 @router.delete("/{ref}")
 async def remove(request: Request, admin: Writing, ctx: Ctx, ref: Id) -> Removed:
-    """Forget it with its models."""
+    """Forget an upstream with its models."""
     slug = (await _one(ctx, ref)).slug
     removed = await remove_upstream(ctx, slug)
     await _note(request, ctx, admin, "upstream.remove", slug, {"removed": removed})
@@ -207,7 +207,7 @@ async def remove(request: Request, admin: Writing, ctx: Ctx, ref: Id) -> Removed
 
 @router.post("/{ref}/test")
 async def test(response: Response, admin: Writing, ctx: Ctx, ref: Id) -> TriedView:
-    """Ask it for its models, which costs nothing, and say how that went."""
+    """Ask an upstream for its models, which costs nothing, and say how that went."""
     response.headers["cache-control"] = "no-store"
     return TriedView.model_validate(await try_upstream(ctx, ref))
 
@@ -220,7 +220,7 @@ async def list_models(
     page: InPage,
     remote: Annotated[bool, Query()] = False,
 ) -> Models:
-    """Its models as they are kept; with `remote` it is asked what it lists just now."""
+    """The models of an upstream as they are kept; with `remote` as it lists them now."""
     selling = await selling_of(ctx)
     upstream = await _one(ctx, ref)
     text = page.search.lower()

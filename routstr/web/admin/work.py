@@ -175,7 +175,7 @@ async def list_jobs(admin: Reading, ctx: Ctx) -> Jobs:
 
 @router.get("/jobs/{name}/runs")
 async def list_runs(admin: Reading, ctx: Ctx, name: Id, limit: Limit = 50) -> Runs:
-    """The runs of one that are remembered."""
+    """The runs of a job that are remembered."""
     return Runs(runs=[Run.model_validate(each) for each in await runs_of(ctx, name, limit)])
 
 
@@ -183,7 +183,7 @@ async def list_runs(admin: Reading, ctx: Ctx, name: Id, limit: Limit = 50) -> Ru
 async def run_job(
     request: Request, admin: Writing, ctx: Ctx, name: Id, body: RunBody | None = None
 ) -> Begun:
-    """Run one now, due or not; it goes on after the answer."""
+    """Run a job now, due or not; it goes on after the answer."""
     dry_run = body is not None and body.dry_run
     run_id = await start_job(ctx, name, dry_run=dry_run, asked_by=admin.name)
     await note_action(
@@ -206,7 +206,7 @@ async def list_backups(admin: Reading, ctx: Ctx) -> Backups:
 
 @router.post("/backups")
 async def make_backup(request: Request, admin: Writing, ctx: Ctx) -> Backup:
-    """Make one now, and open it again."""
+    """Make a backup now, and open it again."""
     made = await create_backup(ctx)
     await note_action(
         ctx,
@@ -220,7 +220,7 @@ async def make_backup(request: Request, admin: Writing, ctx: Ctx) -> Backup:
 
 @router.post("/backups/{name}/verify")
 async def check_backup(admin: Writing, ctx: Ctx, name: Id) -> Backup:
-    """Open one to its last byte."""
+    """Open a backup to its last byte."""
     return Backup.model_validate(await verify_backup(ctx, name))
 
 
