@@ -151,20 +151,22 @@ async def statement(
     if before is not None:
         wanted = wanted.where(TRANSACTION.c.sequence < before)
     rows = await connection.execute(wanted.order_by(TRANSACTION.c.sequence.desc()).limit(limit))
-    return [
-        StatementRow(
-            id=row.id,
-            sequence=row.sequence,
-            type=row.type,
-            amount_msat=row.amount,
-            balance_after_msat=row.balance_after,
-            description=row.description,
-            operation_id=row.operation_id,
-            created_at=row.timestamp,
-            request_data=row.request_data,
-        )
-        for row in rows
-    ]
+    return [statement_row(row) for row in rows]
+
+
+def statement_row(row: Row[Any]) -> StatementRow:
+    """A row of the table as its readers have it."""
+    return StatementRow(
+        id=row.id,
+        sequence=row.sequence,
+        type=row.type,
+        amount_msat=row.amount,
+        balance_after_msat=row.balance_after,
+        description=row.description,
+        operation_id=row.operation_id,
+        created_at=row.timestamp,
+        request_data=row.request_data,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

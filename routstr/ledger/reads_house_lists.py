@@ -13,7 +13,14 @@ from sqlalchemy import Column, ColumnElement, Select, Table, func, literal, sele
 
 from routstr.ledger.columns import UtcTime
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.reads import DEPOSIT, INVOICE, TRANSACTION, WITHDRAWAL, StatementRow
+from routstr.ledger.reads import (
+    DEPOSIT,
+    INVOICE,
+    TRANSACTION,
+    WITHDRAWAL,
+    StatementRow,
+    statement_row,
+)
 from routstr.ledger.sagas import IS_OPEN, KEYSET, MINT, OPERATION, PROOF
 
 COUNTED_MAX: Final = 10_000
@@ -83,23 +90,7 @@ async def chain_rows(
         order = TRANSACTION.c.id if search.key_id is None else TRANSACTION.c.sequence
         wanted = wanted.where(order < before)
     rows = await connection.execute(wanted.limit(limit).offset(offset))
-    return [
-        ChainRow(
-            key_id=row.api_key_id,
-            row=StatementRow(
-                id=row.id,
-                sequence=row.sequence,
-                type=row.type,
-                amount_msat=row.amount,
-                balance_after_msat=row.balance_after,
-                description=row.description,
-                operation_id=row.operation_id,
-                created_at=row.timestamp,
-                request_data=row.request_data,
-            ),
-        )
-        for row in rows
-    ]
+    return [ChainRow(key_id=row.api_key_id, row=statement_row(row)) for row in rows]
 
 
 # ── lists by time ─────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """The operator's view of the money: what is held at each mint, what is owed, what is profit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -62,6 +63,11 @@ async def coins(connection: ReadConnection) -> list[Coins]:
     found: dict[tuple[str, str], dict[str, int]] = {}
     for row in await connection.execute(text(COINS)):
         found.setdefault((row.url, row.unit), {})[row.state] = int(row.amount)
+    return coins_of(found)
+
+
+def coins_of(found: Mapping[tuple[str, str], Mapping[str, int]]) -> list[Coins]:
+    """Amounts by state, of each mint and unit, in the order of the mints."""
     return [
         Coins(
             mint_url=url,

@@ -8,7 +8,7 @@ key stores the length of its own.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from routstr.core.money import ceil_div
 from routstr.ecash.selection import worth
@@ -41,7 +41,7 @@ from routstr.ledger.reads_house_lists import (
     open_operations,
     withdrawal_lines,
 )
-from routstr.ledger.reads_wallet import Coins, KeysetSeen, coins, keysets_seen
+from routstr.ledger.reads_wallet import Coins, KeysetSeen, coins, coins_of, keysets_seen
 
 LIMIT_MAX: Final = 500
 OFFSET_MAX: Final = 10_000
@@ -60,6 +60,7 @@ ROW_TYPES: Final = (
 )
 
 RowT = TypeVar("RowT")
+LineT = TypeVar("LineT", bound=WithdrawalLine | InvoiceLine | DepositLine, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,34 +90,35 @@ class Ask:
 
 async def withdrawals(ctx: Context, ask: Ask) -> Listed[WithdrawalLine]:
     """Withdrawals of all keys and of the profit, newest first. Raises InvalidParameter."""
-    search = _lines_search(ask, WITHDRAWAL_STATES)
-    async with ctx.database.reading() as connection:
-        rows = await withdrawal_lines(
-            connection, search, limit=ask.limit + 1, offset=ask.offset, before=ask.before
-        )
-        total = await _total(connection, "withdrawals", search, ask)
-    return _listed(rows, ask, [row.id for row in rows], total)
+    return await _lines(ctx, ask, "withdrawals", withdrawal_lines, WITHDRAWAL_STATES)
 
 
 async def invoices(ctx: Context, ask: Ask) -> Listed[InvoiceLine]:
     """Lightning invoices of all keys, newest first. Raises InvalidParameter."""
-    search = _lines_search(ask, INVOICE_STATES)
-    async with ctx.database.reading() as connection:
-        rows = await invoice_lines(
-            connection, search, limit=ask.limit + 1, offset=ask.offset, before=ask.before
-        )
-        total = await _total(connection, "invoices", search, ask)
-    return _listed(rows, ask, [row.id for row in rows], total)
+    return await _lines(ctx, ask, "invoices", invoice_lines, INVOICE_STATES)
 
 
 async def deposits(ctx: Context, ask: Ask) -> Listed[DepositLine]:
     """Tokens that were brought, newest first. Raises InvalidParameter."""
-    search = _lines_search(ask, DEPOSIT_STATES)
+    return await _lines(ctx, ask, "deposits", deposit_lines, DEPOSIT_STATES)
+
+
+class _Reader(Protocol[LineT]):
+    async def __call__(
+        self, connection: ReadConnection, search: ListSearch, *, limit: int, offset: int,
+        before: str | None,
+    ) -> Sequence[LineT]: ...  # fmt: skip
+
+
+async def _lines(
+    ctx: Context, ask: Ask, name: str, read: _Reader[LineT], states: Sequence[str]
+) -> Listed[LineT]:
+    search = _lines_search(ask, states)
     async with ctx.database.reading() as connection:
-        rows = await deposit_lines(
+        rows = await read(
             connection, search, limit=ask.limit + 1, offset=ask.offset, before=ask.before
         )
-        total = await _total(connection, "deposits", search, ask)
+        total = await _total(connection, name, search, ask)
     return _listed(rows, ask, [row.id for row in rows], total)
 
 
@@ -314,17 +316,7 @@ def _coins(keysets: Sequence[KeysetSeen], piles: Sequence[CoinPile]) -> list[Coi
         keyset = by_id[pile.keyset_id]
         amounts = found.setdefault((keyset.mint_url, keyset.unit), {})
         amounts[pile.state] = amounts.get(pile.state, 0) + pile.amount * pile.count
-    return [
-        Coins(
-            mint_url=url,
-            unit=unit,
-            unspent=amounts.get("unspent", 0),
-            reserved=amounts.get("reserved", 0),
-            locked=amounts.get("locked", 0),
-            issued=amounts.get("issued", 0),
-        )
-        for (url, unit), amounts in sorted(found.items())
-    ]
+    return coins_of(found)
 
 
 def _keyset_shown(

@@ -1,4 +1,4 @@
-"""A till at a model mint of its own, and a node that has lived, on either engine."""
+"""A node that has lived, on either engine."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -10,21 +10,8 @@ from bench.seed import MINT_URL, seed
 from routstr.flows.context import Context
 from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.vault import Vault
-from tests.fakes.mint import FakeMint
 from tests.harness.clock import MovableClock
-from tests.harness.till import MASTER, Till, open_context, open_till
-
-
-@pytest.fixture
-async def mint() -> AsyncIterator[FakeMint]:
-    async with FakeMint() as mint:
-        yield mint
-
-
-@pytest.fixture
-async def till(database_url: str, mint: FakeMint) -> AsyncIterator[Till]:
-    async with open_till(database_url, mint) as till:
-        yield till
+from tests.harness.till import MASTER, open_context
 
 
 @pytest.fixture
