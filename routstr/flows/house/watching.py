@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from routstr.flows.context import Context
+from routstr.flows.house.account import tokens
 from routstr.flows.house.identity import IDLE_S, token_hash
 from routstr.ledger.reads_admins import find_session
 
@@ -16,3 +17,9 @@ async def goes_on(ctx: Context, token: str) -> bool:
     now = ctx.clock.now()
     used_at = found.last_used_at or found.created_at
     return found.expires_at > now and used_at + timedelta(seconds=IDLE_S) > now
+
+
+async def is_valid(ctx: Context, token_id: str) -> bool:
+    """Whether a program's token of that id is neither revoked nor over."""
+    now = ctx.clock.now()
+    return any(each.id == token_id and each.expires_at > now for each in await tokens(ctx))

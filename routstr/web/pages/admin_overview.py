@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from routstr.errors import NotFound
 from routstr.flows.context import Context
 from routstr.flows.house.overview import overview
-from routstr.flows.house.watching import goes_on
+from routstr.flows.house.watching import goes_on, is_valid
 from routstr.web.admin.guard import COOKIE, Reading
 from routstr.web.deps import Ctx
 from routstr.web.pages.kit import page, rendered
@@ -54,7 +54,9 @@ async def events(request: Request, admin: Reading, ctx: Ctx) -> Response:
         return {name: rendered(f"admin/overview/{name}.html", **values) for name in PARTS}
 
     async def is_open() -> bool:
-        return not admin.is_session or await goes_on(ctx, cookie)
+        if admin.is_session:
+            return await goes_on(ctx, cookie)
+        return await is_valid(ctx, admin.session_id)
 
     changes = ctx.herald.changes(look, is_open)
     first = await anext(changes)  # what refuses is still an answer of its own

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from routstr.flows.house.account import revoke_token, tokens
 from routstr.flows.house.herald import LISTENERS_MAX, Herald
 from routstr.flows.house.identity import log_out, session_of
 from routstr.web.pages.overview_view import PARTS
@@ -74,6 +75,21 @@ async def test_nobody_watches_beyond_his_session(database_url: str) -> None:
                 pass
         assert len(house.ctx.herald) == 0
         assert (await house.admin.get("/admin/events")).status_code == 403
+
+
+@ON_SQLITE
+async def test_a_program_watches_for_as_long_as_its_token_is_good(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        house.ctx.herald.look_s = 0.01
+        [token] = await tokens(house.ctx)
+        watched = house.http.stream("GET", "/admin/events", headers=house.bearer)
+        async with asyncio.timeout(WAIT_S), watched as answer:
+            lines = (line async for line in answer.aiter_lines() if line)
+            assert await anext(lines) == ": here"
+            await anext(lines)  # and it goes on
+            await revoke_token(house.ctx, house.user_id, token.id, actor="admin")
+            async for _ in lines:
+                pass
 
 
 @ON_SQLITE
