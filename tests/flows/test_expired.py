@@ -1,14 +1,20 @@
 """Money on keys that have expired: claimable, then the operator's; never both, never neither."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import pytest
 
 from routstr.errors import InvalidParameter, KeyExpired, NoBalance
+from routstr.flows.context import Context
 from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
-from routstr.flows.house.unclaimed import foresee_withdrawals, withdrawals
+from routstr.flows.house.unclaimed import (
+    TOKENS_MAX,
+    WITHDRAWALS_JOB,
+    foresee_withdrawals,
+    withdrawals,
+)
 from routstr.flows.keys import Created
 from routstr.flows.live import Switches
 from routstr.flows.operate import take_job
@@ -181,6 +187,36 @@ async def test_a_silent_mint_delays_it_and_loses_nothing(till: Till) -> None:
     assert (await ran(till))["swept_msat"] == 7_000
 
 
+async def test_tokens_not_worth_taking_back_bar_no_other(sqlite_url: str) -> None:
+    """Each costs its mint a question, and itself more than it brings; there may be very many."""
+    async with (
+        FakeMint(fee_ppk=1_000) as mint,
+        open_till(sqlite_url, mint, refund_ttl_s=10, float_coins=80) as till,
+    ):
+        key = await till.create(mint.issue(1_000))
+        for first, amount_sat in (*(("0", 1) for _ in range(TOKENS_MAX)), ("f", 2)):
+            await withdraw(
+                named(till.ctx, first), KeyRef(id=key.key_id), Wish(amount_sat=amount_sat)
+            )
+        await till.later(11)
+        assert await take_job(till.ctx, WITHDRAWALS_JOB, lease_s=30)
+        _, result = await withdrawals(till.ctx)
+        assert (result["left"], result["reclaimed"]) == (TOKENS_MAX, 0)
+        await till.ctx.ledger.submit(ended(WITHDRAWALS_JOB, result))
+        _, result = await withdrawals(till.ctx)
+        assert (result["left"], result["reclaimed"], result["after_token"]) == (0, 1, "")
+
+
+def named(ctx: Context, first: str) -> Context:
+    """A context whose ids begin so."""
+
+    def new_id(kind: str) -> str:
+        head, tail = ctx.new_id(kind).split("_", 1)
+        return f"{head}_{first}{tail[1:]}"
+
+    return replace(ctx, new_id=new_id)
+
+
 @ON_SQLITE
 async def test_one_that_is_more_than_may_leave_bars_no_other(
     database_url: str, mint: FakeMint
@@ -193,15 +229,15 @@ async def test_one_that_is_more_than_may_leave_bars_no_other(
         await till.later(LIFE_S + 1)
         assert await ran(till) == {"after": keys[0].key_id}
         assert await take_job(till.ctx, EXPIRE_KEYS_JOB, lease_s=30)
-        await till.ctx.ledger.submit(told_to_go_on(keys[0].key_id))
+        await till.ctx.ledger.submit(ended(EXPIRE_KEYS_JOB, {"after": keys[0].key_id}))
         assert await ran(till) == {"issued": 1, "issued_msat": 8_000}
         assert [await till.balance(key) for key in keys] == [16_000, 0]
 
 
-def told_to_go_on(after: str) -> EndRun:
+def ended(job: str, result: Mapping[str, object]) -> EndRun:
     """What the runner writes down after such a pass."""
-    run = Run(id="run_1", name=EXPIRE_KEYS_JOB, owner="one", lease_s=0)
-    return EndRun(run_of=run, ok=True, result={"after": after}, kept_since=None)
+    run = Run(id="run_1", name=job, owner="one", lease_s=0)
+    return EndRun(run_of=run, ok=True, result=result, kept_since=None)
 
 
 GIVEN = ("withdraw.checked", "withdraw.completed")

@@ -25,7 +25,13 @@ from routstr.errors import (
     RoutstrError,
 )
 from routstr.flows.context import Context
-from routstr.flows.house.unclaimed import TOKENS_MAX, take_back
+from routstr.flows.house.unclaimed import (
+    AFTER,
+    TOKENS_MAX,
+    cursor_of,
+    next_cursor,
+    take_back,
+)
 from routstr.flows.sources import sources_of
 from routstr.flows.withdraw import Wish, empty
 from routstr.ledger.expiry import EXPIRED, SweepExpired
@@ -69,10 +75,12 @@ async def expire_keys(ctx: Context) -> tuple[bool, dict[str, object]]:
     claimable_s = ctx.limits.expired_claim_ttl_s
     before = ctx.clock.now() - timedelta(seconds=claimable_s)
     async with ctx.database.reading() as connection:
-        tokens = await unclaimed_tokens(connection, before, fingerprint=EXPIRED, limit=TOKENS_MAX)
+        job = await last_job(connection, EXPIRE_KEYS_JOB)
+        tokens = await unclaimed_tokens(
+            connection, before, fingerprint=EXPIRED, after_id=cursor_of(job), limit=TOKENS_MAX
+        )
     taken = await take_back(ctx, tokens, unclaimed_s=claimable_s)
     async with ctx.database.reading() as connection:
-        job = await last_job(connection, EXPIRE_KEYS_JOB)
         last = (job.result or {}).get("after") if job is not None else None
         after = last if isinstance(last, str) else ""
         keys = await expired_keys(connection, ctx.clock.now(), after_id=after, limit=KEYS_MAX)
@@ -97,6 +105,7 @@ async def expire_keys(ctx: Context) -> tuple[bool, dict[str, object]]:
         "swept_msat": swept_msat,
         "refused": done.refused,
         "after": done.after,
+        AFTER: next_cursor(tokens),
     }
 
 

@@ -13,6 +13,7 @@ from routstr.flows.reconcile import conclude
 from routstr.flows.resume import resume
 from routstr.gateways.mint_failure import MintFailure
 from routstr.gateways.mint_limits import Priority
+from routstr.ledger.reads import JobView, last_job
 from routstr.ledger.reads_cleanup import (
     UnclaimedToken,
     pending_heap,
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 
 WITHDRAWALS_JOB: Final = "withdrawals"
 TOKENS_MAX: Final = 50  # in one pass: each is a question to a mint, and maybe a swap
+AFTER: Final = "after_token"  # what cannot be taken back must not keep the others from their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,10 @@ async def withdrawals(ctx: Context) -> tuple[bool, dict[str, object]]:
     driven = await resume(ctx)
     before = ctx.clock.now() - timedelta(seconds=ctx.limits.refund_ttl_s)
     async with ctx.database.reading() as connection:
-        tokens = await unclaimed_tokens(connection, before, limit=TOKENS_MAX)
+        job = await last_job(connection, WITHDRAWALS_JOB)
+        tokens = await unclaimed_tokens(
+            connection, before, after_id=cursor_of(job), limit=TOKENS_MAX
+        )
     taken = await take_back(ctx, tokens, unclaimed_s=ctx.limits.refund_ttl_s)
     async with ctx.database.reading() as connection:
         pending = await pending_heap(connection)
@@ -53,6 +58,7 @@ async def withdrawals(ctx: Context) -> tuple[bool, dict[str, object]]:
         "left": taken.left,
         "pending": pending.count,
         "pending_msat": pending.amount_msat,
+        AFTER: next_cursor(tokens),
     }
 
 
@@ -68,6 +74,17 @@ async def foresee_withdrawals(ctx: Context) -> dict[str, object]:
         "reclaim": tokens.count,
         "reclaim_msat": tokens.amount_msat,
     }
+
+
+def cursor_of(job: JobView | None) -> str:
+    """After which token a job's next pass goes on."""
+    after = None if job is None else (job.result or {}).get(AFTER)
+    return after if isinstance(after, str) else ""
+
+
+def next_cursor(tokens: Sequence[UnclaimedToken]) -> str:
+    """The same for the pass after the one that took up those; empty begins anew."""
+    return tokens[-1].withdrawal_id if len(tokens) == TOKENS_MAX else ""
 
 
 async def take_back(
