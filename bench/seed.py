@@ -300,12 +300,20 @@ def _joined(parts: list[Part]) -> list[Part]:
     return list(found.values())
 
 
+def _number(name: str, usual: int) -> int:
+    """Raises ConfigError."""
+    given = os.environ.get(name) or str(usual)
+    if not given.isdigit():
+        raise ConfigError(f"{name}: {given} is no number")
+    return int(given)
+
+
 async def main() -> int:
     """Seed what the settings name; the exit status."""
     configure("WARNING", json=False)
     sizes = {"KEYS": KEYS, "TRANSACTIONS": TRANSACTIONS}
     try:
-        keys, transactions = (int(os.environ.get(name) or usual) for name, usual in sizes.items())
+        keys, transactions = (_number(name, usual) for name, usual in sizes.items())
         settings = load_settings()
         async with AsyncExitStack() as stack:
             database, _, wallet = await open_ledger(settings, Ids(), stack)
