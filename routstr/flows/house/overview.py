@@ -41,6 +41,23 @@ SILENT_PERIODS: Final = 3
 
 Urgency = Literal["now", "soon"]
 
+FAILURES: Final[Mapping[str, str]] = {
+    "not_sent": "could not be reached",
+    "lost": "broke off before an answer",
+    "garbled": "did not answer in HTTP",
+    "slow": "took too long to answer",
+    "cut": "broke off in an answer",
+    "stalled": "fell silent in an answer",
+    "too_large": "gave too large an answer",
+}
+
+
+def why_failed(code: str) -> str:
+    """What an upstream did, for the code of its last failure: it …"""
+    if code.startswith("status_"):
+        return f"answered {code.removeprefix('status_')}"
+    return FAILURES.get(code, f"failed: {code.replace('_', ' ')}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Money:
@@ -254,7 +271,8 @@ def _of_selling(ctx: Context) -> list[Need]:
         )
     for upstream in ctx.upstream.health():
         if upstream.state is State.OPEN:
-            reason = f" ({upstream.last_failure})" if upstream.last_failure else ""
+            code = upstream.last_failure
+            reason = f": it {why_failed(code)}" if code else ""
             found.append(
                 Need(
                     kind="upstream_paused",
@@ -269,12 +287,14 @@ def _of_selling(ctx: Context) -> list[Need]:
 def _of_mint(mint: MintHealth) -> list[Need]:
     if not mint.is_silent or not (mint.is_allowed or mint.held_msat):
         return []
+    is_new = mint.answered_at is None
+    said = "has never answered yet" if is_new else "does not answer"
     return [
         Need(
             kind="mint_silent",
-            text=f"The mint {mint.url} does not answer.",
+            text=f"The mint {mint.url} {said}.",
             link="/admin/mints",
-            urgency="now",
+            urgency="soon" if is_new else "now",
         )
     ]
 

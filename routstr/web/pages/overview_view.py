@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from routstr.core.breaker import State
 from routstr.core.money import MSAT_PER_SAT
-from routstr.flows.house.overview import Overview
+from routstr.flows.house.overview import Overview, why_failed
 from routstr.flows.house.usage import Point, Usage
 from routstr.web.pages.words import ago, grouped, lasting, sats
 
@@ -110,8 +110,11 @@ def upstreams(seen: Overview) -> list[Health]:
             kind, word = "busy", "being tried"
         elif each.latency_s is None:
             kind, word = "off", "not asked yet"
+        elif each.failures:
+            kind, word = "wait", "failing"
         if each.last_failure and each.last_failure_age_s is not None:
-            says.append(f"{each.last_failure} {lasting(int(each.last_failure_age_s))} ago")
+            age = lasting(int(each.last_failure_age_s))
+            says.append(f"{why_failed(each.last_failure)} {age} ago")
         if each.paused_models:
             says.append(f"{len(each.paused_models)} models paused")
         if each.running:
@@ -134,11 +137,15 @@ def mints(seen: Overview) -> list[Health]:
     for each in seen.mints:
         kind: Kind = "bad" if each.is_silent else "ok"
         word = "silent" if each.is_silent else "answering"
+        says = []
+        if each.answered_at is None:
+            kind, word = "wait", "never answered yet"
+        else:
+            says.append(f"answered {ago(each.answered_at, seen.now)}")
         if not each.is_allowed:
             kind, word = "off", "not accepted"
-        says = [f"answered {ago(each.answered_at, seen.now)}" if each.answered_at else "never seen"]
         if each.open_operations:
-            says.append(f"{grouped(each.open_operations)} operations open")
+            says.append(f"{grouped(each.open_operations)} under way")
         found.append(
             Health(
                 name=each.url.partition("://")[2] or each.url,

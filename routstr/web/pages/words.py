@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from routstr.core.money import MSAT_PER_SAT
+from routstr.flows.house.overview import why_failed
 from routstr.web.pages.qr import qr
 
 THIN: Final = "\u2009"
@@ -100,4 +101,5 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "bare_sats": bare_sats,
     "host": host,
     "qr": qr,
+    "why_failed": why_failed,
 }

@@ -104,6 +104,7 @@ def test_charts_leave_out_what_nobody_knows() -> None:
         ({"latency_s": None}, "off", "not asked yet"),
         ({"state": State.OPEN, "open_for_s": 29.5}, "bad", "paused for 30 s"),
         ({"state": State.HALF_OPEN}, "busy", "being tried"),
+        ({"failures": 1}, "wait", "failing"),
     ],
 )
 def test_an_upstream_is_told_in_a_word(changed: dict[str, object], kind: str, word: str) -> None:
@@ -116,7 +117,8 @@ def test_an_upstream_is_told_in_a_word(changed: dict[str, object], kind: str, wo
     ("changed", "kind", "word"),
     [
         ({}, "ok", "answering"),
-        ({"is_silent": True, "answered_at": None}, "bad", "silent"),
+        ({"is_silent": True}, "bad", "silent"),
+        ({"is_silent": True, "answered_at": None}, "wait", "never answered yet"),
         ({"is_allowed": False, "is_silent": True}, "off", "not accepted"),
     ],
 )
