@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bench.finding import Finding
-from routstr.errors import RoutstrError
+from routstr.errors import InsufficientBalance, RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.house.jobs import preview, run_job
 from routstr.flows.house.keys import LIMIT_MAX, find_keys
@@ -126,19 +126,11 @@ async def _pay(
     while not stopping.is_set():
         key_id, number = ids[number % len(ids)], number + 1
         started_s = time.perf_counter()
-        hold = await ctx.ledger.submit(
-            Reserve(
-                hold_id=f"req_{secrets.token_hex(16)}",
-                caller=KeyRef(id=key_id),
-                wanted_msat=2,
-                minimum_msat=1,
-                quote_msat=2,
-                model_id="model-0",
-                price_snapshot={},
-                owner=ctx.owner,
-                lease_s=90,
-            )
-        )
+        try:
+            hold = await ctx.ledger.submit(_reserve(ctx, key_id))
+        except InsufficientBalance:  # of a small database all keys are empty some time
+            await ctx.clock.sleep(PAUSE_S)
+            continue
         reserved_s = time.perf_counter()
         await ctx.ledger.submit(
             Settle(
@@ -152,6 +144,20 @@ async def _pay(
         ended_s = time.perf_counter()
         times_ms += [(reserved_s - started_s) * 1000, (ended_s - reserved_s) * 1000]
         await ctx.clock.sleep(PAUSE_S)
+
+
+def _reserve(ctx: Context, key_id: str) -> Reserve:
+    return Reserve(
+        hold_id=f"req_{secrets.token_hex(16)}",
+        caller=KeyRef(id=key_id),
+        wanted_msat=2,
+        minimum_msat=1,
+        quote_msat=2,
+        model_id="model-0",
+        price_snapshot={},
+        owner=ctx.owner,
+        lease_s=90,
+    )
 
 
 async def _broken(ctx: Context) -> list[str]:
