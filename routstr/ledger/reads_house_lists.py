@@ -23,7 +23,7 @@ from routstr.ledger.reads import (
 )
 from routstr.ledger.sagas import IS_OPEN, KEYSET, MINT, OPERATION, PROOF
 
-COUNTED_MAX: Final = 10_000
+COUNTED_MAX: Final = 2_000
 
 
 def is_behind(

@@ -1,7 +1,7 @@
 """The operator's lists of money: in, out and under way, and what lies at each mint.
 
 Pages go on with `before`, the id of the last row shown; the JSON API's `offset` is bounded. A
-`total` is exact up to 10,000 and stops there; only the whole audit chain's is exact, because every
+`total` is exact up to 2,000 and stops there; only the whole audit chain's is exact, because every
 key stores the length of its own.
 """
 
