@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
+import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,6 +16,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from routstr.gateways.traces import RequestSpan
+
+log = structlog.get_logger()
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_US: Final = 1_000
@@ -34,7 +37,13 @@ class OtlpTraces:
         self._tracer = self._provider.get_tracer("routstr", version)
 
     def note(self, span: RequestSpan) -> None:
-        """Begin and end a span of the times it says."""
+        """Begin and end a span of the times it says; whatever fails costs the span alone."""
+        try:
+            self._note(span)
+        except Exception:  # broad: what it tells of is charged already, and must be answered
+            log.exception("trace_lost", request_id=span.request_id)
+
+    def _note(self, span: RequestSpan) -> None:
         began_at = span.ended_at - timedelta(milliseconds=span.total_ms)
         noted = self._tracer.start_span(
             f"{span.operation} {span.model}",

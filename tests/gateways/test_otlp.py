@@ -1,6 +1,7 @@
 """Traces as a collector gets them, over real HTTP: what is in them, and that nothing blocks."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -23,6 +24,12 @@ SPAN = RequestSpan(
     first_ms=200,
     ended_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
 )
+
+
+def test_a_span_that_cannot_be_costs_nothing_else() -> None:
+    traces = open_otlp("http://127.0.0.1:9/v1/traces", "", service_name="node", version="1")
+    traces.note(replace(SPAN, ended_at=datetime.min.replace(tzinfo=UTC)))
+    traces.close()
 
 
 async def test_a_collector_gets_each_request_with_the_names_of_the_conventions() -> None:
