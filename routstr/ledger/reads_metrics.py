@@ -6,7 +6,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 
 from routstr.ledger.engine import ReadConnection
-from routstr.ledger.reads import JOB, JobView
+from routstr.ledger.reads import JobView
+from routstr.ledger.reads_house import last_jobs
 from routstr.ledger.sagas import IS_OPEN, MINT, OPEN_STATES, OPERATION
 
 
@@ -28,18 +29,8 @@ async def stored_gauges(connection: ReadConnection) -> StoredGauges:
     )
     counted = {row.state: int(row.n) for row in await connection.execute(open_ones)}
     mints = await connection.execute(select(MINT.c.url, MINT.c.answered_at).order_by(MINT.c.url))
-    jobs = await connection.execute(select(JOB).order_by(JOB.c.name))
     return StoredGauges(
         operations={str(state): counted.get(str(state), 0) for state in OPEN_STATES},
         mints_answered_at={row.url: row.answered_at for row in mints},
-        jobs=tuple(
-            JobView(
-                name=row.name,
-                ok=row.ok,
-                started_at=row.started_at,
-                finished_at=row.finished_at,
-                result=row.result,
-            )
-            for row in jobs
-        ),
+        jobs=tuple((await last_jobs(connection)).values()),
     )

@@ -90,10 +90,6 @@ class Work:
         every_s = self.every_s(limits)
         return every_s / 2 if self.look_s is None else every_s
 
-    def has_changed(self, result: Result) -> bool:
-        """Whether a run with that result is worth remembering."""
-        return any(result.get(name) for name in self.changes)
-
 
 async def _renew(ctx: Context) -> tuple[bool, Result]:
     await renew(ctx)
