@@ -8,7 +8,6 @@ Laws
 - What every attempt came to is in the `usage` row, by name and reason.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -59,7 +58,7 @@ class Turns:
         self._left = spread(candidates, exchange.request_id)
         self._is_begun = False
         self._was_repeated = False
-        self._total_at_s = self._now_s() + ctx.limits.upstream_total_timeout_s
+        self._total_at_s = ctx.monotonic_s() + ctx.limits.upstream_total_timeout_s
 
     # ── whom ──────────────────────────────────────────────────────────────────────────────────
 
@@ -102,7 +101,7 @@ class Turns:
 
     def left_s(self) -> float:
         """What is left of the time for all attempts together."""
-        return max(0.0, self._total_at_s - self._now_s())
+        return max(0.0, self._total_at_s - self._ctx.monotonic_s())
 
     def _may_retry(self) -> bool:
         return (
@@ -128,9 +127,6 @@ class Turns:
 
     def _open_for_s(self, candidate: Candidate) -> float:
         return self._pool.open_for_s(target_of(candidate))
-
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
 
     # ── how it went ───────────────────────────────────────────────────────────────────────────
 

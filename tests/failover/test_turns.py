@@ -2,13 +2,18 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from routstr.core.dialects import CHAT
+from routstr.flows.exchange import Exchange
+from routstr.flows.queue import ChunkQueue
+from routstr.flows.turns import Turns
 from routstr.gateways.pool import Target
-from tests.failover.pair import EXACT_MSAT, Pair, open_pair
+from tests.failover.pair import EXACT_MSAT, Pair, candidate, open_pair
 from tests.fakes.upstream_dialects import event
 from tests.fakes.upstream_script import EMPTY, Fault, Gate, Script, failure
 from tests.harness.funding import told, usage_rows
@@ -74,7 +79,7 @@ async def test_the_budget_of_retries_is_kept(database_url: str) -> None:
 
 
 async def test_a_client_that_leaves_during_a_retry_ends_it_at_once(database_url: str) -> None:
-    async with open_pair(database_url, upstream_first_byte_timeout_s=10) as pair:
+    async with open_pair(database_url, upstream_first_byte_timeout_s=60) as pair:
         pair.first.default, pair.second.default = failure(503), Script(headers_gate=Gate())
         key = await pair.shop.key()
         leaving = asyncio.create_task(
@@ -82,10 +87,8 @@ async def test_a_client_that_leaves_during_a_retry_ends_it_at_once(database_url:
         )
         call = await pair.second.called()
         assert call.json["model"] == "second-fake-model"
-        left_s = time.monotonic()
         leaving.cancel()
         await call.closed_by_client()
-        assert time.monotonic() - left_s < 1
         await pair.shop.quiet()
         [row] = await usage_rows(pair.shop.ctx, key)
         assert (row.amount_msat, told(row)["outcome"]) == (0, "client_left_early")
@@ -114,19 +117,42 @@ async def test_a_client_that_leaves_before_the_first_output_ends_it_at_once(
         assert [each.failures for each in pair.shop.ctx.upstream.health()] == [0, 0]
 
 
-async def test_all_attempts_share_the_total_time(database_url: str) -> None:
+async def test_the_total_time_ends_an_attempt_and_there_is_no_other(database_url: str) -> None:
     limits: dict[str, Any] = {
-        "upstream_first_byte_timeout_s": 0.4,
-        "upstream_connect_timeout_s": 0.1,
-        "upstream_total_timeout_s": 0.6,
+        "upstream_first_byte_timeout_s": 60,
+        "upstream_first_token_timeout_s": 60,
+        "upstream_total_timeout_s": 0.5,
     }
     async with open_pair(database_url, **limits) as pair:
-        pair.first.default = pair.second.default = Script(fault=Fault.SILENCE)
-        begun_s = time.monotonic()
+        pair.first.default = Script(fault=Fault.SILENCE)
         answer = await head_of(pair)
-        assert time.monotonic() - begun_s < 0.95
         assert answer.json()["error"]["code"] == "UPSTREAM_TIMEOUT"
-        assert len(pair.second.calls) == 1
+        assert len(pair.second.calls) == 0
+
+
+async def test_all_attempts_share_the_total_time(database_url: str) -> None:
+    async with open_pair(database_url, upstream_total_timeout_s=60) as pair:
+        now_s = time.monotonic()
+        ctx = replace(pair.shop.ctx, monotonic_s=lambda: now_s)
+        turns = Turns(ctx, an_exchange(), (candidate("first"), candidate("second")))
+        turns.start()
+        now_s += 40
+        assert (turns.has_other(), turns.left_s()) == (True, pytest.approx(20))
+        assert turns.go_on()
+        assert turns.left_s() == pytest.approx(20)
+        now_s += 21
+        assert (turns.go_on(same=True), turns.left_s()) == (False, 0)
+        turns.close()
+
+
+def an_exchange() -> Exchange:
+    """One that has only just begun."""
+    return Exchange(
+        request_id="req_turns",
+        request_sha256="0" * 64,
+        queue=ChunkQueue(chunks_max=1, bytes_max=1),
+        dialect=CHAT,
+    )
 
 
 async def test_what_was_read_before_the_first_output_is_handed_on_byte_for_byte(
