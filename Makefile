@@ -76,8 +76,8 @@ docs: $(NODE) ## The pages that are made of code: docs/billing.md
 	@$(BIN)/python -m docs.make_billing
 
 ##@ Prove it
-.PHONY: prove prove-road prove-ecash prove-billing prove-operator bench-ledger
-prove: prove-road prove-ecash prove-billing prove-operator ## Every proof below
+.PHONY: prove prove-road prove-ecash prove-billing prove-operator prove-scale bench-ledger
+prove: prove-road prove-ecash prove-billing prove-operator prove-scale ## Every proof below
 
 prove-road: $(NODE) $(MINT) ## The paid road: kills, races and disconnects against the real mint
 	@$(BIN)/python -m bench.road
@@ -90,6 +90,9 @@ prove-billing: $(NODE) $(MINT) $(CLIENTS) ## Charges: clients of others, failove
 
 prove-operator: $(NODE) $(MINT) ## The operator's house: a browser, every door, 5 million rows, jobs under load
 	@$(BIN)/python -m bench.operator
+
+prove-scale: $(NODE) $(MINT) ## Scale: nodes, growth, overload, 10,000 streams, a soak (SOAK_MINUTES=30)
+	@SOAK_MINUTES="$(SOAK_MINUTES)" $(BIN)/python -m bench.scale
 
 bench-ledger: $(NODE) ## Durable reserve and settle pairs per second
 	@$(BIN)/python -m bench.ledger
