@@ -74,13 +74,11 @@ class Breaker:
 
     def admits(self, now_s: float) -> bool:
         """Whether it may be asked now, as a probe if it was open."""
-        match self.state:
-            case State.CLOSED:
-                return True
-            case State.OPEN:
-                return now_s >= self.open_until_s
-            case State.HALF_OPEN:
-                return now_s >= self._probed_at_s + PROBES_APART_S
+        if self.state is State.CLOSED:
+            return True
+        if self.state is State.OPEN:
+            return now_s >= self.open_until_s
+        return now_s >= self._probed_at_s + PROBES_APART_S
 
     def may_be_forced(self, now_s: float) -> bool:
         """Whether a probe may come before the pause is over, because nobody else is left."""

@@ -62,12 +62,20 @@ class UpstreamHealth:
 class Attempt:
     """One request to one upstream. Tell how it went, as often as something is known; then close."""
 
-    def __init__(self, member: "_Member", model_id: str, now_s: Callable[[], float]) -> None:
+    __slots__ = ("_breakers", "_is_closed", "_member", "_now_s", "_started_s", "_tickets")
+
+    def __init__(
+        self,
+        member: "_Member",
+        breakers: tuple[Breaker, Breaker],
+        started_s: float,
+        now_s: Callable[[], float],
+    ) -> None:
         self._member = member
         self._now_s = now_s
-        self._breakers = member.breakers(model_id)
-        self._started_s = now_s()
-        self._tickets = [breaker.enter(self._started_s) for breaker in self._breakers]
+        self._breakers = breakers
+        self._started_s = started_s
+        self._tickets = [breakers[WHOLE].enter(started_s), breakers[MODEL].enter(started_s)]
         self._is_closed = False
         member.running += 1
 
@@ -87,13 +95,15 @@ class Attempt:
 
     def began(self) -> None:
         """The head of an answer has arrived: the upstream is there, whatever the model does."""
-        self._member.note_latency(self.age_s())
-        self._succeeded(WHOLE)
+        now_s = self._now_s()
+        self._member.note_latency(now_s - self._started_s)
+        self._succeeded(WHOLE, now_s)
 
     def succeeded(self) -> None:
         """It gave output, or another answer that is no failure of its own."""
-        for place in range(len(self._breakers)):
-            self._succeeded(place)
+        now_s = self._now_s()
+        self._succeeded(WHOLE, now_s)
+        self._succeeded(MODEL, now_s)
 
     def failed(
         self,
@@ -112,7 +122,7 @@ class Attempt:
         self._member.last_failure = (reason, now_s)
         place = WHOLE if is_unreachable or is_final else MODEL
         if place == MODEL:
-            self._succeeded(WHOLE)
+            self._succeeded(WHOLE, now_s)
         self._breakers[place].failed(
             self._tickets[place], now_s, told_wait_s=told_wait_s, is_final=is_final
         )
@@ -122,14 +132,13 @@ class Attempt:
         if self._is_closed:
             return
         self._is_closed = True
-        for breaker, ticket in zip(self._breakers, self._tickets, strict=True):
-            breaker.let_go(ticket)
+        self._breakers[WHOLE].let_go(self._tickets[WHOLE])
+        self._breakers[MODEL].let_go(self._tickets[MODEL])
         self._member.running -= 1
         self._member.close_if_retired()
 
-    def _succeeded(self, place: int) -> None:
-        breaker, ticket = self._breakers[place], self._tickets[place]
-        self._tickets[place] = breaker.succeeded(ticket, self._now_s())
+    def _succeeded(self, place: int, now_s: float) -> None:
+        self._tickets[place] = self._breakers[place].succeeded(self._tickets[place], now_s)
 
 
 class UpstreamPool:
@@ -182,10 +191,11 @@ class UpstreamPool:
         if member is None:
             return None
         now_s = self._now_s()
-        for breaker in member.breakers(target.model_id):
+        breakers = member.breakers(target.model_id)
+        for breaker in breakers:
             if not breaker.admits(now_s) and not (is_forced and breaker.may_be_forced(now_s)):
                 return None
-        return Attempt(member, target.model_id, self._now_s)
+        return Attempt(member, breakers, now_s, self._now_s)
 
     def admits(self, target: Target) -> bool:
         """Whether it may be asked now."""
@@ -247,7 +257,10 @@ class _Member:
 
     def breakers(self, model_id: str) -> tuple[Breaker, Breaker]:
         """The upstream's own, and that of one of its models; as many as are on sale."""
-        return self._whole, self._models.setdefault(model_id, Breaker())
+        model = self._models.get(model_id)
+        if model is None:
+            model = self._models[model_id] = Breaker()
+        return self._whole, model
 
     def retire(self) -> None:
         """No new attempt begins; the connections close with the last one."""
