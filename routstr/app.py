@@ -23,6 +23,7 @@ from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import jobs
 from routstr.ledger.leases import DropLeases
 from routstr.ledger.restores import check_restored
+from routstr.web.front import NodeApp
 from routstr.web.routes import install_doors
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ SETTLE_S: Final = 5.0  # for the requests that were told to end
 JOB_END_S: Final = 1.0  # for the jobs, all of which a later start does again
 
 
-def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAPI:
+def create_app(settings: Settings, failpoint: Failpoint | None = None) -> NodeApp:
     """The node as an ASGI app; nothing is opened until its lifespan starts.
 
     `failpoint` is called at named points around every await on money; only tests arm it. Raises
@@ -47,7 +48,7 @@ def create_app(settings: Settings, failpoint: Failpoint | None = None) -> FastAP
             app.state.ctx = ctx
             yield
 
-    app = FastAPI(
+    app = NodeApp(
         title=checked.name,
         version=__version__,
         lifespan=lifespan,

@@ -66,6 +66,15 @@ def install_middleware(app: FastAPI, limits: HeaderLimits) -> None:
     )
 
 
+def guarded(part: ASGIApp, limits: HeaderLimits) -> ASGIApp:
+    """`part` inside of it, for what is served without the app's own stack."""
+    return NodeMiddleware(
+        part,
+        header_bytes_max=limits.header_bytes_max,
+        header_lines_max=limits.header_lines_max,
+    )
+
+
 class NodeMiddleware:
     """Outside of every route, inside of the app, whose state has the context."""
 

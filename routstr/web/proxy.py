@@ -202,12 +202,12 @@ class _PricedOnly(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
-        if match is not Match.FULL or not _is_priced(scope):
+        if match is not Match.FULL or not is_priced(scope):
             return (Match.NONE, {})
         return (match, child_scope)
 
 
-def _is_priced(scope: Scope) -> bool:
+def is_priced(scope: Scope) -> bool:
     """Whether a route is sold there, even if not at this moment."""
     try:
         return priced_route(context_of(scope), scope["method"], scope["path"]) is not None
@@ -215,9 +215,8 @@ def _is_priced(scope: Scope) -> bool:
         return True
 
 
-def routes() -> list[BaseRoute]:
+def routes(endpoint: ProxyEndpoint) -> list[BaseRoute]:
     """The road's routes; they come last, because they take every POST that nobody else took."""
-    endpoint = ProxyEndpoint()
     return [
         Route(f"/v1{CHAT.path}", endpoint, methods=["POST"], name="chat_v1"),
         Route(CHAT.path, endpoint, methods=["POST"], name="chat"),

@@ -1,19 +1,19 @@
 """Every door of the node on one app: what the composition root installs, and tests as well."""
 
-from fastapi import FastAPI
-
 from routstr.web.admin.guard import install_guard
 from routstr.web.admin.routes import admin_routers
 from routstr.web.balance import router as balance_router
 from routstr.web.catalog import router as catalog_router
 from routstr.web.change import router as change_router
 from routstr.web.errors import install_errors
+from routstr.web.front import NodeApp
 from routstr.web.incoming import router as incoming_router
 from routstr.web.lightning import router as lightning_router
 from routstr.web.metrics import router as metrics_router
-from routstr.web.middleware import HeaderLimits, install_middleware
+from routstr.web.middleware import HeaderLimits, guarded, install_middleware
 from routstr.web.openapi import describe
 from routstr.web.pages.routes import page_routers
+from routstr.web.proxy import ProxyEndpoint
 from routstr.web.proxy import routes as proxy_routes
 from routstr.web.quote import router as quote_router
 from routstr.web.quote import routes as quote_routes
@@ -22,7 +22,7 @@ from routstr.web.teams import key_router
 from routstr.web.teams import router as teams_router
 
 
-def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
+def install_doors(app: NodeApp, limits: HeaderLimits) -> None:
     """Errors, middleware and every route; the paid road comes last, it takes what nobody took."""
     install_errors(app)
     install_guard(app)
@@ -41,5 +41,7 @@ def install_doors(app: FastAPI, limits: HeaderLimits) -> None:
         app.include_router(lightning_router, prefix=f"{prefix}/lightning")
     for router in (*admin_routers(), *page_routers()):
         app.include_router(router)
-    app.router.routes.extend([*quote_routes(), *proxy_routes()])
+    road = ProxyEndpoint()
+    app.router.routes.extend([*quote_routes(), *proxy_routes(road)])
+    app.open_road(guarded(road, limits))
     describe(app)

@@ -43,6 +43,7 @@ from routstr.ledger.engine import PoolSettings, open_database
 from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
+from routstr.web.front import NodeApp
 from routstr.web.routes import install_doors
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
@@ -117,7 +118,7 @@ class Shop:
     """The running node; `ctx.limits` are the defaults but for what the test changed."""
 
     ctx: Context
-    app: FastAPI
+    app: NodeApp
     upstream: FakeUpstream
     marks: Marks
     port: int = 0
@@ -198,9 +199,9 @@ async def open_shop(
         assert len(ctx.holds) == 0
 
 
-def make_app(ctx: Context) -> FastAPI:
+def make_app(ctx: Context) -> NodeApp:
     """The whole web room."""
-    app = FastAPI()
+    app = NodeApp()
     app.state.ctx = ctx
     install_doors(app, HeaderBounds())
     return app
