@@ -4,14 +4,16 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from types import FrameType
+from typing import Annotated, Any, Final
 
 import typer
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from structlog.contextvars import bind_contextvars
 
 from routstr import __version__
 from routstr.app import create_app, end_requests
@@ -30,8 +32,10 @@ from routstr.cli import (
     verify,
     wallet,
 )
-from routstr.config import Settings, check_for_serving, load_settings
-from routstr.errors import ConfigError, RoutstrError
+from routstr.cli.shared import acting
+from routstr.cli.workers import Supervisor, Worker, check_workers, told
+from routstr.config import WORKERS_MAX, Settings, check_for_serving, load_settings
+from routstr.errors import ConfigError
 from routstr.flows.context import Context
 from routstr.flows.house.setup import new_setup_link, setup_url
 from routstr.log import configure
@@ -65,14 +69,25 @@ cli.add_typer(catalog.prices, name="prices")
 
 
 @cli.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=WORKERS_MAX, help="Processes on one port, on PostgreSQL."),
+    ] = None,
+) -> None:
     """Run the node: migrate the database, finish what a crash left open, then serve.
 
     Settings come from the environment and from `.env`; the README lists them.
     """
     settings = check_for_serving(load_settings())
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
+    check_workers(settings)
     configure(settings.log_level, json=settings.log_json)
-    serve_app(create_app(settings), settings)
+    if settings.workers == 1:
+        serve_app(create_app(settings), settings)
+    else:
+        _serve_together(settings)
 
 
 def serve_app(app: FastAPI, settings: Settings) -> None:
@@ -80,11 +95,40 @@ def serve_app(app: FastAPI, settings: Settings) -> None:
 
     Raises ConfigError for what keeps it from starting, before a connection is taken.
     """
+    with bound(settings) as door:
+        _run(_serve(app, settings, door))
+
+
+def _serve_together(settings: Settings) -> None:
+    """The same in several processes on one socket. Raises ConfigError, RoutstrError."""
+    with bound(settings) as door:
+
+        def work(worker: Worker) -> None:
+            bind_contextvars(worker=worker.number)
+            _run(_serve(create_app(settings), settings, door, worker))
+
+        supervisor = Supervisor(
+            settings.workers, prepare=lambda: _run(_prepare(settings, door)), work=work
+        )
+        status = supervisor.run()
+    if status:
+        sys.exit(status)
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(app, settings))
+        runner.run(serving)
 
 
-async def _serve(app: FastAPI, settings: Settings) -> None:
+async def _prepare(settings: Settings, door: socket.socket) -> None:
+    """What is done once for all processes: the schema, the node's secrets, the first link."""
+    async with acting(settings) as ctx:
+        await _tell_first_link(ctx, door)
+
+
+async def _serve(
+    app: FastAPI, settings: Settings, door: socket.socket, worker: Worker | None = None
+) -> None:
     config = uvicorn.Config(
         app,
         http=bounded_head(
@@ -101,15 +145,17 @@ async def _serve(app: FastAPI, settings: Settings) -> None:
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + STOP_MARGIN_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    with _bound(settings) as door:
-        async with app.router.lifespan_context(app):
-            await _tell_first_link(app, door)
-            await GracefulServer(config).serve(sockets=[door])
+    async with app.router.lifespan_context(app):
+        if worker is None:
+            await _tell_first_link(getattr(app.state, "ctx", None), door)
+        else:
+            worker.watch_parent()
+        server = GracefulServer(config, drain_s=settings.shutdown_drain_s, worker=worker)
+        await server.serve(sockets=[door])
 
 
-async def _tell_first_link(app: FastAPI, door: socket.socket) -> None:
+async def _tell_first_link(ctx: object, door: socket.socket) -> None:
     """On a node's very first start, how its operator begins: on standard output, in no log."""
-    ctx = getattr(app.state, "ctx", None)
     if not isinstance(ctx, Context):
         return
     token = await new_setup_link(ctx, actor="node", is_first=True)
@@ -121,7 +167,7 @@ async def _tell_first_link(app: FastAPI, door: socket.socket) -> None:
     sys.stdout.flush()
 
 
-def _bound(settings: Settings) -> socket.socket:
+def bound(settings: Settings) -> socket.socket:
     """The address, taken; nobody is let in before the server listens. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)
@@ -138,29 +184,71 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 class GracefulServer(uvicorn.Server):
-    """Uvicorn, which when told to stop also ends the running requests once the grace is over.
+    """Uvicorn, which when told to stop serves on for `drain_s`, and says so to balancers first.
 
-    Without that, streams longer than the grace would be torn from their clients by the server
-    instead of being ended by us with their cost.
+    Then it also ends the running requests once the grace is over: without that, streams longer
+    than the grace would be torn from their clients by the server instead of being ended by us with
+    their cost.
     """
+
+    def __init__(
+        self, config: uvicorn.Config, *, drain_s: float = 0, worker: Worker | None = None
+    ) -> None:
+        """Nothing is served yet; the `worker`'s parent hears when it is."""
+        super().__init__(config)
+        self._drain_s = drain_s
+        self._worker = worker
+        self._is_leaving = False
+
+    @property
+    def _ctx(self) -> Context | None:
+        ctx = getattr(self.config.app.state, "ctx", None)  # type: ignore[union-attr]  # our FastAPI
+        return ctx if isinstance(ctx, Context) else None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell the parent."""
+        await super().startup(sockets)
+        if self._worker is not None:
+            self._worker.note_serving()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave, and end once the drain is over; at once when told so again."""
+        if not self._drain_s or self._is_leaving:
+            super().handle_exit(sig, frame)
+            return
+        self._is_leaving = True
+        if self._ctx is not None:
+            self._ctx.departure.begin()
+        # Whoever keeps a connection finds another node after its next answer.
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [
+            *self.server_state.default_headers,
+            (b"connection", b"close"),
+        ]
+        asyncio.get_running_loop().call_later(self._drain_s, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections, end what runs, then close."""
-        ctx = getattr(self.config.app.state, "ctx", None)  # type: ignore[union-attr]  # our FastAPI
-        if isinstance(ctx, Context):
-            ctx.tasks.start(end_requests(ctx), name="end requests")
+        if self._ctx is not None:
+            self._ctx.departure.begin()
+            self._ctx.tasks.start(end_requests(self._ctx), name="end requests")
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take both signals while serving; uvicorn would raise them again and cut our own end."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # A worker's Ctrl-C is its parent's affair, which passes it on.
+        taken = [signal.SIGTERM, signal.SIGINT] if self._worker is None else [signal.SIGTERM]
+        for number in taken:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in taken:
                 loop.remove_signal_handler(number)
 
 
@@ -172,14 +260,8 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line; what is wrong is one line on stderr: settings exit 2, else 1."""
-    try:
-        cli(standalone_mode=True)
-    except ConfigError as error:
-        typer.echo(f"routstr: {error}", err=True)
-        sys.exit(2)
-    except RoutstrError as error:
-        typer.echo(f"routstr: {error}", err=True)
-        sys.exit(1)
+    if status := told(lambda: cli(standalone_mode=True)):
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from routstr.gateways.lnurl import is_address
 PREFIX: Final = "ROUTSTR_"
 
 SECONDS_MAX: Final = 1_000_000_000  # 31 years: what is added to a time stays a time
+WORKERS_MAX: Final = 64
 SATS_MAX: Final = 2_100_000_000_000_000
 
 Positive = Annotated[int, Field(gt=0)]
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     onion_url: Url | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=WORKERS_MAX)
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     data_dir: Path = Path("data")
     database_url: str = ""
@@ -102,6 +104,7 @@ class Settings(BaseSettings):
     client_stall_timeout_s: Seconds = 60
     drain_timeout_s: Seconds = 2
     keep_alive_after_s: Seconds = 15
+    shutdown_drain_s: float = Field(default=0, ge=0, le=SECONDS_MAX, allow_inf_nan=False)
     shutdown_grace_s: Seconds = 30
 
     # Holds

@@ -38,7 +38,7 @@ FIELDS: Final = frozenset(
         "operation_id", "outcome", "owner", "path", "pid", "port", "price_version", "priority",
         "reason", "request_id", "reservation_id", "retry_after_s", "run_id", "setting", "signal",
         "state", "status", "step", "timeout_s", "unit", "upstream", "upstream_status", "version",
-        "wait_s", "withdrawal_id",
+        "wait_s", "withdrawal_id", "worker",
     }
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
+from routstr.flows.departure import Departure
 from routstr.flows.house.herald import Herald
 from routstr.flows.house.passwords import Passwords
 from routstr.flows.limits import Limits, NodeFacts
@@ -106,6 +107,7 @@ class Context:
     backups: BackupStore | None = None
     passwords: Passwords = field(default_factory=Passwords)
     herald: Herald = field(default_factory=Herald)
+    departure: Departure = field(default_factory=Departure)
 
     @property
     def limits(self) -> Limits:

@@ -39,7 +39,7 @@ class Readiness:
 async def readiness(ctx: Context) -> Readiness:
     """The database answers, the ledger takes commands, the books were whole at the last audit."""
     checks = {
-        "ledger": "ok" if ctx.ledger.is_serving else "stopping",
+        "ledger": "ok" if ctx.ledger.is_serving and not ctx.departure.has_begun else "stopping",
         PRICES: "the exchange rate is not known" if ctx.catalog.has_old_prices else "ok",
     }
     if ctx.switches.paused:

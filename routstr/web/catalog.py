@@ -35,9 +35,11 @@ async def home(request: Request, ctx: Ctx) -> Response:
 
 
 @router.get("/health")
-async def health() -> dict[str, str]:
-    """Whether the process lives."""
-    return {"status": "ok"}
+async def health(ctx: Ctx) -> Response:
+    """Whether the process lives, and goes on living: 503 once it is told to stop."""
+    if ctx.departure.has_begun:
+        return _json({"status": "stopping"}, status=503)
+    return _json({"status": "ok"})
 
 
 @router.get("/ready")
