@@ -75,6 +75,11 @@ fmt: $(NODE) ## Format, and mend what can be mended by itself
 docs: $(NODE) ## The pages that are made of code: docs/billing.md
 	@$(BIN)/python -m docs.make_billing
 
+##@ Measure it
+.PHONY: bench
+bench: $(NODE) ## Requests a second, CPU, latency, memory, beside nginx (FULL=1 OUT=bench.json)
+	@FULL="$(FULL)" OUT="$(OUT)" $(BIN)/python -m bench.throughput
+
 ##@ Prove it
 .PHONY: prove prove-road prove-ecash prove-billing prove-operator prove-scale bench-ledger
 prove: prove-road prove-ecash prove-billing prove-operator prove-scale ## Every proof below
