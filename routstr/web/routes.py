@@ -1,5 +1,10 @@
 """Every door of the node on one app: what the composition root installs, and tests as well."""
 
+from functools import cache
+
+from fastapi import APIRouter
+from starlette.routing import BaseRoute
+
 from routstr.web.admin.guard import install_guard
 from routstr.web.admin.routes import admin_routers
 from routstr.web.balance import router as balance_router
@@ -27,21 +32,32 @@ def install_doors(app: NodeApp, limits: HeaderLimits) -> None:
     install_errors(app)
     install_guard(app)
     install_middleware(app, limits)
-    app.include_router(catalog_router)
-    app.include_router(metrics_router)
-    app.include_router(quote_router)
-    app.include_router(receipts_router)
-    app.include_router(key_router)
-    for prefix in ("/v1/balance", "/v1/wallet"):
-        app.include_router(balance_router, prefix=prefix)
-        app.include_router(change_router, prefix=prefix)
-        app.include_router(incoming_router, prefix=prefix)
-        app.include_router(teams_router, prefix=prefix)
-    for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
-        app.include_router(lightning_router, prefix=f"{prefix}/lightning")
-    for router in (*admin_routers(), *page_routers()):
-        app.include_router(router)
+    app.router.routes.extend(_plain_doors())
     road = ProxyEndpoint()
     app.router.routes.extend([*quote_routes(), *proxy_routes(road)])
     app.open_road(guarded(road, limits))
     describe(app)
+
+
+@cache
+def _plain_doors() -> tuple[BaseRoute, ...]:
+    """What is FastAPI's to answer, once for a process, however many apps it makes.
+
+    FastAPI derives much of every route when an app is first asked for one.
+    """
+    doors = APIRouter()
+    doors.include_router(catalog_router)
+    doors.include_router(metrics_router)
+    doors.include_router(quote_router)
+    doors.include_router(receipts_router)
+    doors.include_router(key_router)
+    for prefix in ("/v1/balance", "/v1/wallet"):
+        doors.include_router(balance_router, prefix=prefix)
+        doors.include_router(change_router, prefix=prefix)
+        doors.include_router(incoming_router, prefix=prefix)
+        doors.include_router(teams_router, prefix=prefix)
+    for prefix in ("", "/v1/balance", "/v1/wallet", "/v2"):
+        doors.include_router(lightning_router, prefix=f"{prefix}/lightning")
+    for router in (*admin_routers(), *page_routers()):
+        doors.include_router(router)
+    return tuple(doors.routes)
