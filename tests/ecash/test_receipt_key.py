@@ -39,6 +39,18 @@ def test_it_signs_as_the_vectors_do() -> None:
     assert key.sign(bytes.fromhex(vector["message"])) == vector["signature"].lower()
 
 
+def test_the_key_that_is_kept_signs_as_one_made_anew() -> None:
+    for _ in range(20):
+        key, digest = receipt_key(secrets.token_bytes(64)), secrets.token_bytes(32)
+        assert key.sign(digest) == key.private.sign_schnorr(digest, bytes(32)).hex()
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_it_signs_a_digest_and_nothing_else(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        receipt_key(bytes(64)).sign(bytes(size))
+
+
 def test_both_verifiers_agree_on_keys_of_ours(script: Any) -> None:
     for _ in range(2):
         key, digest = receipt_key(secrets.token_bytes(64)), secrets.token_bytes(32)
