@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -114,14 +114,17 @@ def _cost_object(receipt: Receipt) -> dict[str, object]:
 # ── splicing ──────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Member:
-    """Where a member of an object stands in the text: key and value, without blanks around."""
+class _Member(NamedTuple):
+    """Where a member of an object stands in the text: key and value, without blanks around.
+
+    `usage` is its value, if that is its name.
+    """
 
     name: str
     start: int
     value_start: int
     end: int
+    usage: object
 
 
 def splice_cost(json_object: bytes, members: bytes) -> bytes:
@@ -132,13 +135,16 @@ def splice_cost(json_object: bytes, members: bytes) -> bytes:
     """
     try:
         text = json_object.decode()
-        usage = _usage_of(_members_of(text, _skip_blank(text, 0)))
-        if usage is None or text[usage.value_start] != "{":
+        usage = _usage_in(json_object, text)
+        if usage is None or not isinstance(usage.usage, dict):
             return json_object
-        inner = _members_of(text, usage.value_start)
+        if _OURS.isdisjoint(usage.usage):
+            spliced = _appended(text, usage, members.decode())
+        else:
+            inner = _members_of(text, usage.value_start)
+            spliced = _with_members(text, usage, inner, members.decode())
     except (ValueError, RecursionError):
         return json_object
-    spliced = _with_members(text, usage, inner, members.decode())
     return spliced.encode()
 
 
@@ -152,7 +158,7 @@ def add_usage(json_object: bytes, usage: bytes) -> bytes:
         members = _members_of(text, _skip_blank(text, 0))
     except (ValueError, RecursionError):
         return json_object
-    old = _usage_of(members)
+    old = _last(members, "usage")
     if old is not None:
         start, end, said = old.value_start, old.end, usage.decode()
     else:
@@ -165,10 +171,10 @@ def usage_in(json_object: bytes) -> bytes | None:
     """The bytes of the last top-level `usage` if it is an object, else None."""
     try:
         text = json_object.decode()
-        usage = _usage_of(_members_of(text, _skip_blank(text, 0)))
+        usage = _usage_in(json_object, text)
     except (ValueError, RecursionError):
         return None
-    if usage is None or text[usage.value_start] != "{":
+    if usage is None or not isinstance(usage.usage, dict):
         return None
     return text[usage.value_start : usage.end].encode()
 
@@ -189,14 +195,51 @@ def changed_within(json_object: bytes, name: str, change: Callable[[bytes], byte
     return text[: member.value_start].encode() + changed + text[member.end :].encode()
 
 
-def _usage_of(members: list[_Member]) -> _Member | None:
-    return _last(members, "usage")
+def _usage_in(data: bytes, text: str) -> _Member | None:
+    """The last top-level `usage`, if any; raises ValueError or RecursionError for no JSON object.
+
+    It mostly stands near the end, where it is found without a walk through all before it.
+    """
+    found = _usage_behind(data, text)
+    return found or _last(_members_of(text, _skip_blank(text, 0)), "usage")
+
+
+def _usage_behind(data: bytes, text: str) -> _Member | None:
+    """The last top-level `usage`, if from the last word of that kind on only its siblings follow.
+
+    What begins behind a comma or a brace, in a text that is JSON as a whole, is a name, and one
+    whose object ends with the text is of the top level.
+    """
+    start = text.rfind('"usage"')
+    before = start - 1
+    while before >= 0 and text[before] in _BLANK:
+        before -= 1
+    if before < 0 or text[before] not in "{,":
+        return None
+    try:
+        siblings, end = _members_from(text, start)
+        if _skip_blank(text, end + 1) < len(text) or not isinstance(orjson.loads(data), dict):
+            return None
+    except (ValueError, RecursionError):
+        return None
+    return _last(siblings, "usage")
 
 
 def _last(members: list[_Member], name: str) -> _Member | None:
     """The last member of that name: the one that parsers keep."""
     found = [member for member in members if member.name == name]
     return found[-1] if found else None
+
+
+def _appended(text: str, usage: _Member, ours: str) -> str:
+    """The text, its usage with ours behind its last member, before any blanks there."""
+    if not usage.usage:
+        at = usage.value_start + 1
+        return text[:at] + ours + text[at:]
+    at = usage.end - 1
+    while text[at - 1] in _BLANK:
+        at -= 1
+    return f"{text[:at]},{ours}{text[at:]}"
 
 
 def _with_members(text: str, usage: _Member, inner: list[_Member], ours: str) -> str:
@@ -219,17 +262,23 @@ def _members_of(text: str, start: int) -> list[_Member]:
     """The members of the object that opens at `start`. Raises ValueError if there is none."""
     if text[start : start + 1] != "{":
         raise ValueError("no object")
+    members, _ = _members_from(text, _skip_blank(text, start + 1))
+    return members
+
+
+def _members_from(text: str, at: int) -> tuple[list[_Member], int]:
+    """The members from the one at `at` on, and where their object ends. Raises ValueError."""
     members: list[_Member] = []
-    at = _skip_blank(text, start + 1)
     while text[at : at + 1] != "}":
         if members:
             at = _skip_blank(text, _expect(text, at, ","))
         name, key_end = _WALKER.raw_decode(text, at)
         value_start = _skip_blank(text, _expect(text, _skip_blank(text, key_end), ":"))
-        _, end = _WALKER.raw_decode(text, value_start)
-        members.append(_Member(name=str(name), start=at, value_start=value_start, end=end))
+        value, end = _WALKER.raw_decode(text, value_start)
+        usage = value if name == "usage" else None  # the rest may be large
+        members.append(_Member(str(name), at, value_start, end, usage))
         at = _skip_blank(text, end)
-    return members
+    return members, at
 
 
 def _expect(text: str, at: int, sign: str) -> int:

@@ -134,6 +134,12 @@ def test_a_usage_of_ours() -> None:
             '{"choices":[{"usage":{"cost":1}}],"x":{"usage":{}},"usage":{C},"y":"\\"usage\\":{}"}',
         ),
         ('{"us\\u0061ge":{}}', '{"us\\u0061ge":{C}}'),
+        # what looks like it, near the end
+        ('{"usage":{},"a\\"usage":{}}', '{"usage":{C},"a\\"usage":{}}'),
+        ('{"usage":{},"us\\u0061ge":{"b":2}}', '{"usage":{},"us\\u0061ge":{"b":2,C}}'),
+        ('{"usage":{},"x":{"y":1,"usage":{}}}', '{"usage":{C},"x":{"y":1,"usage":{}}}'),
+        ('{"usage":{},"x":["y","usage"]}', '{"usage":{C},"x":["y","usage"]}'),
+        ('{"usage":{},"x":1}}', '{"usage":{C},"x":1}}'),
         # numbers, unicode and escapes are not rewritten
         (
             '{"n":1.50e+2,"big":123456789012345678901234567890,"s":"ü\\u00fc\\/🎉","usage":{"t":0.10}}',
