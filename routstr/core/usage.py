@@ -28,7 +28,7 @@ _PROMPT: Final = (("prompt_tokens",), ("input_tokens",))
 _COMPLETION: Final = (("completion_tokens",), ("output_tokens",))
 _IN_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _OUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
-_Places = tuple[tuple[str, ...], ...]
+_Places = tuple[tuple[str] | tuple[str, str], ...]
 
 
 def _within(details: Iterable[str], count: str) -> _Places:
@@ -55,6 +55,9 @@ _OUTPUT_PARTS: Final[Mapping[str, _Places]] = {
     "audio_output_tokens": _within(_OUT_DETAILS, "audio_tokens"),
     "image_output_tokens": _within(_OUT_DETAILS, "image_tokens"),
 }
+# The members that any of them stands in: of a usage without these, no place is looked at.
+_INPUT_HEADS: Final = frozenset(place[0] for places in _INPUT_PARTS.values() for place in places)
+_OUTPUT_HEADS: Final = frozenset(place[0] for places in _OUTPUT_PARTS.values() for place in places)
 _SEARCHES: Final = (
     ("server_tool_use", "web_search_requests"),
     ("web_search_requests",),
@@ -85,8 +88,8 @@ def normalise_usage(value: object, usage_cap: int, *, writes: bool = True) -> Us
     return _usage(
         prompt,
         completion,
-        {name: _at(value, places) for name, places in _INPUT_PARTS.items()},
-        {name: _at(value, places) for name, places in _OUTPUT_PARTS.items()},
+        _parts(value, _INPUT_PARTS, _INPUT_HEADS),
+        _parts(value, _OUTPUT_PARTS, _OUTPUT_HEADS),
         _at(value, _SEARCHES),
         usage_cap,
     )
@@ -126,9 +129,9 @@ def _usage(
     usage_cap: int,
 ) -> Usage | Insane | None:
     """The usage, each part cut to what its side has left."""
-    counts = (prompt, completion, searches, *input_parts.values(), *output_parts.values())
-    if not all(_is_sane(count, usage_cap) for count in counts):
-        return INSANE
+    for count in (prompt, completion, searches, *input_parts.values(), *output_parts.values()):
+        if count is not None and not (type(count) is int and 0 <= count <= usage_cap):
+            return INSANE
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     return Usage(
@@ -140,15 +143,21 @@ def _usage(
     )
 
 
-def _is_sane(count: object, usage_cap: int) -> bool:
-    return count is None or (type(count) is int and 0 <= count <= usage_cap)
+def _parts(
+    value: Mapping[str, object], wanted: Mapping[str, _Places], heads: frozenset[str]
+) -> dict[str, object]:
+    """The counts of those parts; a part that is not told may be left out."""
+    if heads.isdisjoint(value):
+        return {}
+    return {name: _at(value, places) for name, places in wanted.items()}
 
 
 def _cut(parts: Mapping[str, object], whole: int) -> dict[str, int]:
     left, cut = whole, {}
     for name, count in parts.items():
-        cut[name] = min(count, left) if isinstance(count, int) else 0
-        left -= cut[name]
+        if count and isinstance(count, int):
+            cut[name] = min(count, left)
+            left -= cut[name]
     return cut
 
 
@@ -165,7 +174,8 @@ def _prompt_and_completion(usage: Mapping[str, object], *, writes: bool) -> tupl
     elif completion is None and type(prompt) is int:
         completion = total - prompt
     elif writes and type(prompt) is int and type(completion) is int:
-        completion += _hidden(usage, total - prompt - completion)
+        beside = total - prompt - completion
+        completion += _hidden(usage, beside) if beside else 0
     return prompt, completion
 
 
@@ -197,9 +207,9 @@ def _seconds(usage: Mapping[str, object]) -> object:
 def _at(usage: Mapping[str, object], places: _Places) -> object:
     """The first count that is there."""
     for place in places:
-        found: object = usage
-        for name in place:
-            found = found.get(name) if isinstance(found, dict) else None
+        found = usage.get(place[0])
+        if len(place) > 1:
+            found = found.get(place[1]) if isinstance(found, dict) else None
         if found is not None:
             return found
     return None
