@@ -6,9 +6,9 @@ and web search. A class of tokens without a price of its own costs what its side
 without a price is not sold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from routstr.core.money import INT64_MAX, ceil_div, floor_div
 from routstr.errors import InvalidParameter
@@ -33,11 +33,15 @@ INPUT_CLASSES: Final = {
     "audio_input_tokens": "audio_input_msat_per_mtok",
     "image_input_tokens": "image_input_msat_per_mtok",
 }
-_CACHE: Final = ("cache_read", "cache_creation")
 OUTPUT_CLASSES: Final = {
     "reasoning_tokens": "reasoning_msat_per_mtok",
     "audio_output_tokens": "audio_output_msat_per_mtok",
     "image_output_tokens": "image_output_msat_per_mtok",
+}
+# The same with the name of its line in a bill.
+_CLASSES: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
+    side: tuple((used, priced, used.removesuffix("_tokens")) for used, priced in classes.items())
+    for side, classes in (("input", INPUT_CLASSES), ("output", OUTPUT_CLASSES))
 }
 _UNITS: Final = (
     ("images", "image_msat", 1),
@@ -99,17 +103,16 @@ class Price:
 
     def prompt_msat_per_mtok(self, *, audio: bool = True, image: bool = True) -> int:
         """The dearest that a million input tokens can be, with or without those media."""
-        own = [self.audio_input_msat_per_mtok if audio else None]
-        own.append(self.image_input_msat_per_mtok if image else None)
         text = (self.input_msat_per_mtok, self.read_msat_per_mtok, self.creation_msat_per_mtok)
-        return max(*text, *(rate for rate in own if rate is not None))
+        own_audio = (self.audio_input_msat_per_mtok if audio else None) or 0
+        own_image = (self.image_input_msat_per_mtok if image else None) or 0
+        return max(*text, own_audio, own_image)
 
     def answer_msat_per_mtok(self, *, audio: bool = True, image: bool = True) -> int:
         """The dearest that a million output tokens can be, with or without those media."""
-        own = [self.audio_output_msat_per_mtok if audio else None]
-        own.append(self.image_output_msat_per_mtok if image else None)
-        text = (self.output_msat_per_mtok, self.thought_msat_per_mtok)
-        return max(*text, *(rate for rate in own if rate is not None))
+        own_audio = (self.audio_output_msat_per_mtok if audio else None) or 0
+        own_image = (self.image_output_msat_per_mtok if image else None) or 0
+        return max(self.output_msat_per_mtok, self.thought_msat_per_mtok, own_audio, own_image)
 
 
 RATES: Final = tuple(each.name for each in fields(Price) if each.name != "version")
@@ -169,28 +172,28 @@ class Usage:
 
     def counts(self) -> dict[str, int]:
         """Tokens by name, and the units that were used."""
-        units = {name for name, _, _ in _UNITS}
-        named = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return {name: count for name, count in named if count or name not in units}
+        counts = {name: getattr(self, name) for name in _TOKENS}
+        for name, _, _ in _UNITS:
+            count = getattr(self, name)
+            if count:
+                counts[name] = count
+        return counts
 
 
+_TOKENS: Final = tuple(
+    each.name for each in fields(Usage) if each.name not in {name for name, _, _ in _UNITS}
+)
 NOTHING_USED: Final = Usage(input_tokens=0, output_tokens=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A line of a bill: `count` at `rate_msat` for every `per` of them."""
+class Line(NamedTuple):
+    """A line of a bill: `units` at `rate_msat` for every `per` of them."""
 
     name: str
     side: Side
-    count: int
+    units: int
     rate_msat: int
     per: int
-
-    @property
-    def exact(self) -> int:
-        """What it comes to, in millionths of a msat."""
-        return self.count * self.rate_msat * (TOKENS_PER_MTOK // self.per)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +217,8 @@ class Cost:
 
     def capped_at(self, amount_msat: int) -> "Cost":
         """The cost as charged when only `amount_msat` is: output gives way first, then input."""
+        if self.total_msat <= amount_msat:
+            return self
         base = min(self.base_msat, amount_msat)
         input_ = min(self.input_msat, amount_msat - base)
         read = min(self.cache_read_msat, input_)
@@ -232,63 +237,68 @@ NO_COST: Final = Cost(base_msat=0, input_msat=0, output_msat=0)
 
 def cost_lines(usage: Usage, price: Price) -> list[Line]:
     """The bill of `usage`, line by line, without what was not used; its sum is the exact cost."""
-    return [line for line in _lines(usage, price) if line.count]
+    return list(_lines(usage, price))
 
 
 def cost_of(usage: Usage, price: Price) -> Cost:
     """The cost of `usage`: the exact sum rounded up once; each part is off by less than 1 msat."""
-    exact = {"base": 0, "input": 0, "output": 0, "cache_read": 0, "cache_creation": 0}
-    for line in _lines(usage, price):
-        exact[line.side] += line.exact
-        if line.name in _CACHE:
-            exact[line.name] += line.exact
-    total_msat = ceil_div(exact["base"] + exact["input"] + exact["output"], TOKENS_PER_MTOK)
+    base = input_ = output = cache_read = cache_creation = 0
+    for name, side, count, rate_msat, per in _lines(usage, price):
+        exact = count * rate_msat * (TOKENS_PER_MTOK // per)
+        if side == "base":
+            base += exact
+        elif side == "output":
+            output += exact
+        else:
+            input_ += exact
+            if name == "cache_read":
+                cache_read += exact
+            elif name == "cache_creation":
+                cache_creation += exact
+    total_msat = ceil_div(base + input_ + output, TOKENS_PER_MTOK)
     # The rounding goes to the output, else to the input, as far as they have something to round.
     output_msat = min(
-        ceil_div(exact["output"], TOKENS_PER_MTOK),
-        total_msat - floor_div(exact["base"] + exact["input"], TOKENS_PER_MTOK),
+        ceil_div(output, TOKENS_PER_MTOK), total_msat - floor_div(base + input_, TOKENS_PER_MTOK)
     )
     input_msat = min(
-        ceil_div(exact["input"], TOKENS_PER_MTOK),
-        total_msat - output_msat - floor_div(exact["base"], TOKENS_PER_MTOK),
+        ceil_div(input_, TOKENS_PER_MTOK),
+        total_msat - output_msat - floor_div(base, TOKENS_PER_MTOK),
     )
     return Cost(
         base_msat=total_msat - output_msat - input_msat,
         input_msat=input_msat,
         output_msat=output_msat,
-        cache_read_msat=floor_div(exact["cache_read"], TOKENS_PER_MTOK),
-        cache_creation_msat=floor_div(exact["cache_creation"], TOKENS_PER_MTOK),
+        cache_read_msat=floor_div(cache_read, TOKENS_PER_MTOK),
+        cache_creation_msat=floor_div(cache_creation, TOKENS_PER_MTOK),
         usage=usage,
     )
 
 
 def _lines(usage: Usage, price: Price) -> Iterator[Line]:
-    yield Line(name="request", side="base", count=1, rate_msat=price.request_msat, per=1)
+    """Every line with a count, and that of the request."""
+    yield Line("request", "base", 1, price.request_msat, 1)
     for used, priced, per in _UNITS:
-        rate_msat = getattr(price, priced) or 0
-        yield Line(name=used, side="base", count=getattr(usage, used), rate_msat=rate_msat, per=per)
-    yield from _side("input", usage.input_tokens, usage, price)
-    yield from _side("output", usage.output_tokens, usage, price)
+        count = getattr(usage, used)
+        if count:
+            yield Line(used, "base", count, getattr(price, priced) or 0, per)
+    yield from _side("input", usage.input_tokens, usage, price, price.input_msat_per_mtok)
+    yield from _side("output", usage.output_tokens, usage, price, price.output_msat_per_mtok)
 
 
 def _side(
-    side: Literal["input", "output"], tokens: int, usage: Usage, price: Price
+    side: Literal["input", "output"], plain: int, usage: Usage, price: Price, plain_rate_msat: int
 ) -> Iterator[Line]:
-    """The plain tokens of a side, then its classes."""
-    plain_rate = price.input_msat_per_mtok if side == "input" else price.output_msat_per_mtok
-    plain = tokens
-    classes = INPUT_CLASSES if side == "input" else OUTPUT_CLASSES
-    for used, priced in classes.items():
+    """A side's classes, then its plain tokens: of all that it has, what is left of them."""
+    for used, priced, name in _CLASSES[side]:
         count = getattr(usage, used)
-        if not count:
-            continue
-        own = getattr(price, priced)
-        rate_msat = plain_rate if own is None else own
-        name = used.removesuffix("_tokens")
-        yield Line(name=name, side=side, count=count, rate_msat=rate_msat, per=TOKENS_PER_MTOK)
-        plain -= count
+        if count:
+            own = getattr(price, priced)
+            rate_msat = plain_rate_msat if own is None else own
+            yield Line(name, side, count, rate_msat, TOKENS_PER_MTOK)
+            plain -= count
     assert plain >= 0
-    yield Line(name=side, side=side, count=plain, rate_msat=plain_rate, per=TOKENS_PER_MTOK)
+    if plain:
+        yield Line(side, side, plain, plain_rate_msat, TOKENS_PER_MTOK)
 
 
 def _check_range(name: str, value: object, low: int, high: int) -> None:

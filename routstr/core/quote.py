@@ -11,7 +11,15 @@ from typing import Final
 
 from routstr.core.money import ceil_div, floor_div
 from routstr.core.order import Order
-from routstr.core.pricing import OUTPUT_CLASSES, RATES, TOKENS_PER_MTOK, Model, Price, cost_of
+from routstr.core.pricing import (
+    NOTHING_USED,
+    OUTPUT_CLASSES,
+    RATES,
+    TOKENS_PER_MTOK,
+    Model,
+    Price,
+    cost_of,
+)
 from routstr.errors import InvalidModel, InvalidParameter, RoutstrError
 
 OUTPUT_TOKENS_MIN: Final = 16
@@ -80,21 +88,48 @@ class Quote:
     def lowered_to(self, output_limit: int) -> "Quote":
         """The quote after the limit per choice was lowered; a higher limit changes nothing."""
         limit = min(output_limit, self.output_limit)
-        return replace(self, output_limit=limit, total_msat=_bound_msat(self, limit * self.n))
+        total_msat = _bound_msat(self, limit * self.n)
+        if limit == self.output_limit and total_msat == self.total_msat:
+            return self
+        return replace(self, output_limit=limit, total_msat=total_msat)
 
 
 def _bound_msat(quote: Quote, output_tokens: int) -> int:
-    """The bound for `output_tokens` in total; it never falls as they grow.
+    """The bound for `output_tokens` in total."""
+    return _bound(
+        output_tokens,
+        n=quote.n,
+        context_length=quote.context_length,
+        prompt_rate_msat=quote.prompt_rate_msat,
+        answer_rate_msat=quote.answer_rate_msat,
+        base_msat=quote.base_msat,
+        input_tokens_max=quote.input_tokens_max,
+        ceiling_msat=quote.ceiling_msat,
+    )
+
+
+def _bound(
+    output_tokens: int,
+    *,
+    n: int,
+    context_length: int,
+    prompt_rate_msat: int,
+    answer_rate_msat: int,
+    base_msat: int,
+    input_tokens_max: int,
+    ceiling_msat: int,
+) -> int:
+    """A quote's bound for `output_tokens` in total; it never falls as they grow.
 
     Prompt and answer share the context. Each output token takes the place of one input token, so
     where output is the dearer one, the context less the output bounds the prompt.
     """
-    room = quote.context_length
-    if quote.answer_rate_msat >= quote.prompt_rate_msat:
-        room -= floor_div(output_tokens, quote.n)
-    prompt_exact = min(quote.input_tokens_max, max(room, 0)) * quote.prompt_rate_msat
-    exact = prompt_exact + output_tokens * quote.answer_rate_msat
-    return min(ceil_div(exact, TOKENS_PER_MTOK) + quote.base_msat, quote.ceiling_msat)
+    room = context_length
+    if answer_rate_msat >= prompt_rate_msat:
+        room -= floor_div(output_tokens, n)
+    prompt_exact = min(input_tokens_max, max(room, 0)) * prompt_rate_msat
+    exact = prompt_exact + output_tokens * answer_rate_msat
+    return min(ceil_div(exact, TOKENS_PER_MTOK) + base_msat, ceiling_msat)
 
 
 def quote_of(order: Order, model: Model) -> Quote:
@@ -114,31 +149,36 @@ def quote_of(order: Order, model: Model) -> Quote:
         raise InvalidParameter(f"This is billed as {order.calls} requests: send fewer at once.")
     context_length = model.context_length * order.inputs
     body_tokens = order.prompt_bytes + (TOOLS_TOKENS_MAX if order.has_tools else 0)
-    units_msat = cost_of(order.units, price).base_msat - price.request_msat
+    units_msat = 0
+    if order.units is not NOTHING_USED:
+        units_msat = cost_of(order.units, price).base_msat - price.request_msat
     request_msat = 0 if order.is_free else price.request_msat
-    quote = Quote(
-        model_id=model.id,
-        price=price,
-        n=order.n,
-        context_length=context_length,
-        prompt_rate_msat=price.prompt_msat_per_mtok(
+    bounds = {
+        "n": order.n,
+        "context_length": context_length,
+        "prompt_rate_msat": price.prompt_msat_per_mtok(
             audio="audio_input" in media, image="image_input" in media
         ),
-        answer_rate_msat=price.answer_msat_per_mtok(
+        "answer_rate_msat": price.answer_msat_per_mtok(
             audio="audio_output" in media, image="image_output" in media
         ),
-        base_msat=request_msat + units_msat,
-        input_tokens_max=(
+        "base_msat": request_msat + units_msat,
+        "input_tokens_max": (
             context_length if order.input_unbounded else min(body_tokens, context_length)
         ),
-        output_limit=limit,
-        ceiling_msat=max_cost_msat(model) * max(order.n, order.inputs) + units_msat,
-        total_msat=0,
-        output_least=limit if order.is_fixed else OUTPUT_TOKENS_MIN,
-    ).lowered_to(limit)
-    if quote.total_msat == 0 and not (model.is_free or order.is_free):
+        "ceiling_msat": max_cost_msat(model) * max(order.n, order.inputs) + units_msat,
+    }
+    total_msat = _bound(limit * order.n, **bounds)
+    if total_msat == 0 and not (model.is_free or order.is_free):
         raise InvalidModel(f"{model.id} has no price for this.", param="model")
-    return quote
+    return Quote(
+        model_id=model.id,
+        price=price,
+        output_limit=limit,
+        total_msat=total_msat,
+        output_least=limit if order.is_fixed else OUTPUT_TOKENS_MIN,
+        **bounds,
+    )
 
 
 def _is_sold(order: Order, price: Price, limit: int) -> bool:

@@ -161,7 +161,7 @@ def pinned(quote: Quote, request_sha256: str) -> dict[str, object]:
 
 def bill_lines(usage: Usage, price: Price) -> list[Line]:
     """The lines of a bill as its row keeps them, so that no later version can tell others."""
-    return [(line.name, line.count, line.rate_msat, line.per) for line in cost_lines(usage, price)]
+    return [(line.name, line.units, line.rate_msat, line.per) for line in cost_lines(usage, price)]
 
 
 def _lines(value: object) -> list[Line]:

@@ -125,13 +125,13 @@ def test_a_cost_is_the_sum_of_its_lines_rounded_up_once(
     price = Price(version="v", **plain, **own)  # type: ignore[arg-type]  # names from RATES
     cost, lines = cost_of(usage, price), cost_lines(usage, price)
     assert usage.is_sane
-    exact = sum(Fraction(line.count * line.rate_msat, line.per) for line in lines)
+    exact = sum(Fraction(line.units * line.rate_msat, line.per) for line in lines)
     assert cost.total_msat == ceil(Fraction(exact))
     for side, part in [
         ("base", cost.base_msat), ("input", cost.input_msat), ("output", cost.output_msat)
     ]:  # fmt: skip
         of_side = (line for line in lines if line.side == side)
-        part_exact = sum(Fraction(line.count * line.rate_msat, line.per) for line in of_side)
+        part_exact = sum(Fraction(line.units * line.rate_msat, line.per) for line in of_side)
         assert -1 < part - part_exact < 1
     sides = {line.side: sum(x.count for x in lines if x.side == line.side) for line in lines}
     assert sides.get("input", 0) == usage.input_tokens
@@ -149,7 +149,7 @@ def test_every_class_has_its_own_line() -> None:
         image_msat=700,
         characters_msat_per_million=2_000_000,
     )
-    assert [(line.name, line.count, line.rate_msat) for line in cost_lines(usage, price)] == [
+    assert [(line.name, line.units, line.rate_msat) for line in cost_lines(usage, price)] == [
         ("request", 1, 5),
         ("images", 2, 700),
         ("characters", 1_500, 2_000_000),
