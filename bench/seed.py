@@ -244,6 +244,10 @@ async def _write_postgres(
             started_s = time.perf_counter()
             for statement in statements:
                 await connection.exec_driver_sql(statement)
+            if step == "chain" and is_super == "on":  # no trigger has noted them
+                await connection.exec_driver_sql(
+                    'INSERT INTO transaction_operation SELECT operation_id FROM "transaction"'
+                )
             if step == "plan":
                 await connection.exec_driver_sql("ANALYZE seed_use, seed_key, seed_coin")
             steps[step] = time.perf_counter() - started_s

@@ -11,14 +11,15 @@ migrating leaves the old schema, and a second process waits until the first has 
 
 import asyncio
 import logging.config
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, MutableMapping
+from typing import Any, Final
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.schema import SchemaItem
 
 import routstr.ledger.tables_admin
 import routstr.ledger.tables_house  # noqa: F401 - as above
@@ -45,6 +46,18 @@ def number_revision(
         directive.rev_id = f"{len(list(script.walk_revisions())) + 1:04}"
 
 
+def is_compared(name: str | None, kind: str, _: MutableMapping[Any, str | None]) -> bool:
+    """Whether the tables in Python tell of it: PostgreSQL's partitions are the database's affair."""
+    return not (kind == "table" and str(name).startswith("transaction_"))
+
+
+def is_declared(
+    item: SchemaItem, name: str | None, kind: str, is_reflected: bool, _: SchemaItem | None
+) -> bool:
+    """Likewise: each partition has the keys of `transaction`, so that the whole has none there."""
+    return not (kind == "unique_constraint" and str(name).startswith("uq_transaction_"))
+
+
 def run_on(connection: Connection) -> None:
     """Run what was asked for on an open connection, inside its transaction if it has one."""
     is_sqlite = connection.dialect.name == "sqlite"
@@ -62,6 +75,8 @@ def run_on(connection: Connection) -> None:
         compare_server_default=True,
         transactional_ddl=True,
         render_as_batch=is_sqlite,
+        include_name=None if is_sqlite else is_compared,
+        include_object=None if is_sqlite else is_declared,
         process_revision_directives=number_revision,
     )
     with context.begin_transaction():

@@ -17,19 +17,31 @@ GUARDS: Final = (
     ("I-4", "ck_apikey_reserved_within_balance"),
     ("I-4", "ck_proof_amount_positive"),
     ("I-4", "ck_withdrawal_amount_positive"),
-    ("I-5", "uq_transaction_api_key_id_sequence"),
     ("I-6", "pk_deposit_input"),
     ("I-11", "uq_withdrawal_api_key_id_idempotency_key"),
     ("I-12", "uq_mint_output_keyset_id_counter"),
     ("I-12", "uq_mint_output_b_"),
-    ("I-15", "uq_transaction_operation_id"),
     ("I-15", "uq_deposit_api_key_id_idempotency_key"),
     ("I-15", "pk_idempotency"),
     ("I-15", "uq_idempotency_reservation_id"),
 )
+# What each partition of the chain must have by itself on PostgreSQL, and SQLite's only table has.
+CHAIN_KEYS: Final = (
+    ("I-5", "uq_transaction_api_key_id_sequence", "UNIQUE (api_key_id, sequence)"),
+    ("I-15", "uq_transaction_operation_id", "UNIQUE (operation_id)"),
+)
+ONCE: Final = ("I-15", "pk_transaction_operation")  # whatever the month; PostgreSQL only
 TRIGGERS: Final = {
-    "sqlite": ("transaction_no_UPDATE", "transaction_no_DELETE"),
-    "postgresql": ("transaction_append_only",),
+    "sqlite": (("I-5", "transaction_no_UPDATE"), ("I-5", "transaction_no_DELETE")),
+    "postgresql": (("I-5", "transaction_append_only"), ("I-15", "transaction_noted")),
+}
+TREE: Final = "pg_partition_tree(CAST('\"transaction\"' AS regclass))"
+HAS_CHAIN_KEY: Final = {
+    "sqlite": "SELECT '{name}' AS id WHERE NOT EXISTS (SELECT 1 FROM sqlite_master"
+    " WHERE type = 'table' AND instr(sql, '{name}') > 0)",
+    "postgresql": "SELECT '{name} of ' || p.relid AS id"
+    f" FROM {TREE} p WHERE p.isleaf AND NOT EXISTS (SELECT 1 FROM pg_constraint c"
+    " WHERE c.conrelid = p.relid AND c.convalidated AND pg_get_constraintdef(c.oid) = '{key}')",
 }
 HAS_GUARD: Final = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND instr(sql, '{name}') > 0",
@@ -37,9 +49,11 @@ HAS_GUARD: Final = {
     " AND connamespace = CAST(CAST(current_schema() AS text) AS regnamespace)",
 }
 HAS_TRIGGER: Final = {
-    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = '{name}'",
-    "postgresql": "SELECT 1 FROM pg_trigger WHERE tgname = '{name}' AND tgenabled IN ('O', 'A')"
-    " AND tgrelid = CAST('\"transaction\"' AS regclass)",
+    "sqlite": "SELECT '{name}' AS id WHERE NOT EXISTS (SELECT 1 FROM sqlite_master"
+    " WHERE type = 'trigger' AND name = '{name}')",
+    "postgresql": "SELECT '{name} of ' || p.relid AS id"
+    f" FROM {TREE} p WHERE NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = p.relid"
+    " AND t.tgname = '{name}' AND t.tgenabled IN ('O', 'A'))",
 }
 # Where a fast audit reads a table's newest rows; the tables that are not here it leaves out.
 NEWEST: Final = {
@@ -64,12 +78,21 @@ IN_CLEAR: Final = {
 
 
 def guard_queries(dialect: Dialect) -> list[tuple[str, str]]:
-    """(invariant, SELECT) for each constraint and trigger that must stand."""
-    wanted = [(number, name, HAS_GUARD[dialect]) for number, name in GUARDS]
-    wanted += [("I-5", name, HAS_TRIGGER[dialect]) for name in TRIGGERS[dialect]]
+    """(invariant, SELECT) for each constraint and trigger that must stand, on each partition."""
+    guards = (*GUARDS, ONCE) if dialect == "postgresql" else GUARDS
     return [
-        (number, f"SELECT '{name}' AS id WHERE NOT EXISTS ({query.format(name=name)})")
-        for number, name, query in wanted
+        *(
+            (
+                number,
+                f"SELECT '{name}' AS id WHERE NOT EXISTS ({HAS_GUARD[dialect]})".format(name=name),
+            )
+            for number, name in guards
+        ),
+        *(
+            (number, HAS_CHAIN_KEY[dialect].format(name=name, key=key))
+            for number, name, key in CHAIN_KEYS
+        ),
+        *((number, HAS_TRIGGER[dialect].format(name=name)) for number, name in TRIGGERS[dialect]),
     ]
 
 

@@ -41,8 +41,11 @@ class HoldView:
 
 async def find_hold(connection: ReadConnection, request_id: str) -> HoldView | None:
     """The hold of that request, if there ever was one."""
+    # Both have the time of the one commit: it tells in which month's partition to look.
     ended = and_(
-        TRANSACTION.c.operation_id == f"end:{request_id}", RESERVATION.c.state != HoldState.HELD
+        TRANSACTION.c.operation_id == f"end:{request_id}",
+        TRANSACTION.c.timestamp == RESERVATION.c.ended_at,
+        RESERVATION.c.state != HoldState.HELD,
     )
     row = (
         await connection.execute(

@@ -115,7 +115,7 @@ class Transaction(Row, table=True):
         ),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
-    api_key_id: str = Field(foreign_key="apikey.id", index=True, sa_type=Text)
+    api_key_id: str = Field(foreign_key="apikey.id", sa_type=Text)
     sequence: int = Field(sa_type=Money)
     amount: int = Field(sa_type=Money)
     balance_after: int = Field(sa_type=Money)

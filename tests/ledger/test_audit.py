@@ -15,7 +15,7 @@ from routstr.ledger.audit import (
     report_json,
     report_rows,
 )
-from routstr.ledger.audit_schema import GUARDS
+from routstr.ledger.audit_schema import CHAIN_KEYS, GUARDS
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
 from routstr.ledger.vault import Vault
@@ -26,6 +26,13 @@ from tests.ledger.node import HELD_MSAT_MAX, START, Node, running_node, settle
 CORRUPTIONS = (*corruptions.CORRUPTIONS, *corruptions_teams.CORRUPTIONS)
 
 
+# An operation that is not noted down is a breach of its own: `test_partitions.py`.
+NOTE_ALL = (
+    "INSERT INTO transaction_operation"
+    ' SELECT operation_id FROM "transaction" ON CONFLICT DO NOTHING'
+)
+
+
 async def corrupt(node: Node, *statements: str) -> None:
     """Run them as somebody who may do anything; the triggers stand again after it."""
     async with node.database.writer.begin() as connection:
@@ -34,6 +41,7 @@ async def corrupt(node: Node, *statements: str) -> None:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
             await connection.exec_driver_sql('ALTER TABLE "transaction" ENABLE TRIGGER USER')
+            await connection.exec_driver_sql(NOTE_ALL)
             return
         found = await connection.exec_driver_sql(
             "SELECT name, sql FROM sqlite_master WHERE name IN ('transaction_no_UPDATE',"
@@ -79,21 +87,38 @@ async def test_a_guard_that_is_gone_is_named(lived_node: Node, name: str, guard:
     if lived_node.database.dialect == "postgresql":
         await corrupt(lived_node, f'ALTER TABLE "{table}" DROP CONSTRAINT {guard} CASCADE')
     else:
-        await corrupt(
-            lived_node,
-            "PRAGMA writable_schema=ON",
-            f"UPDATE sqlite_master SET sql = replace(sql, '{guard}', 'gone') WHERE type = 'table'",
-        )
+        await forget(lived_node, guard)
     report = await lived_node.audit()
     assert (named(report), report.ok) == (name, False)
     assert guard in next(each.examples for each in report.invariants if each.breaches)
+
+
+async def forget(node: Node, guard: str) -> None:
+    """A schema on SQLite that has never heard of that constraint."""
+    await corrupt(
+        node,
+        "PRAGMA writable_schema=ON",
+        f"UPDATE sqlite_master SET sql = replace(sql, '{guard}', 'gone') WHERE type = 'table'",
+    )
+
+
+@pytest.mark.parametrize(("name", "key", "_"), CHAIN_KEYS)
+async def test_a_chain_with_a_key_less_is_named(
+    lived_node: Node, name: str, key: str, _: str
+) -> None:
+    if lived_node.database.dialect == "postgresql":
+        of_part = key.replace("transaction", "transaction_first")
+        await lived_node.execute(f"ALTER TABLE transaction_first DROP CONSTRAINT {of_part}")
+    else:
+        await forget(lived_node, key)
+    report = await lived_node.audit()
+    assert (named(report), report.ok) == (name, False)
 
 
 TABLES = (
     "apikey",
     "proof",
     "withdrawal",
-    "transaction",
     "deposit_input",
     "deposit",
     "mint_output",
@@ -104,8 +129,9 @@ TABLES = (
 @pytest.mark.parametrize("verb", ["UPDATE", "DELETE"])
 async def test_a_chain_nobody_guards_is_named(lived_node: Node, verb: str) -> None:
     if lived_node.database.dialect == "postgresql":
-        what = "DISABLE TRIGGER USER" if verb == "UPDATE" else "DISABLE TRIGGER ALL"
-        await lived_node.execute(f'ALTER TABLE "transaction" {what}')
+        # The whole is asked for by its name, a partition by its own.
+        part = "transaction" if verb == "UPDATE" else "transaction_default"
+        await lived_node.execute(f'ALTER TABLE "{part}" DISABLE TRIGGER transaction_append_only')
     else:
         await lived_node.execute(f"DROP TRIGGER transaction_no_{verb}")
     assert named(await lived_node.audit()) == "I-5"
@@ -140,7 +166,7 @@ DOUBLES = {
         "UPDATE mint_output SET b_ = (SELECT min(b_) FROM mint_output) WHERE position = 1",
     ),
     "I-15": (
-        'ALTER TABLE "transaction" DROP CONSTRAINT uq_transaction_operation_id',
+        "ALTER TABLE transaction_first DROP CONSTRAINT uq_transaction_first_operation_id",
         "INSERT INTO \"transaction\" SELECT 999, 'key_other', 99, 0, 0, type, NULL, timestamp,"
         " NULL, operation_id FROM \"transaction\" WHERE operation_id = 'end:released'",
     ),

@@ -83,7 +83,7 @@ def test_what_is_made_is_whole_and_private(lived_url: str, tmp_path: Path) -> No
     facts = facts_of(lived_url)
     seen = store.create(facts, now=NOW, check=go_on)
     assert [seen] == store.listed()
-    assert (seen.is_verified, seen.engine, seen.revision) == (True, store.engine, "0010")
+    assert (seen.is_verified, seen.engine, seen.revision) == (True, store.engine, "0011")
     path = store.find(seen.name)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     header, manifest = store.verify(str(path), now=NOW, check=go_on)

@@ -1,6 +1,7 @@
 """What is out of date, erased: sealed keys, kept answers, bodies of ended calls, old log-ins, runs.
 
 Nothing of it is needed by the audit, by a receipt, by a restore or by anybody's repeat any more.
+The same pass makes the months to come of the audit chain, where it is kept by the month.
 """
 
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from routstr.flows.context import Context
 from routstr.flows.expire import prune as prune_sealed_keys
 from routstr.flows.repeat import forget_answers
 from routstr.ledger.job_runs import PruneHistory
+from routstr.ledger.partitions import make_months
 from routstr.ledger.pruning import EraseBodies, PruneLogins, old_bodies, out_of_date
 from routstr.ledger.reads import last_job
 
@@ -30,12 +32,14 @@ async def prune(ctx: Context) -> tuple[bool, dict[str, object]]:
     runs = await ctx.ledger.submit(
         PruneHistory(before=_runs_before(ctx), keep_max=RUNS_OF_A_JOB_MAX)
     )
+    months = await make_months(ctx.database)
     return True, {
         "keys": keys,
         "answers": answers,
         "bodies": bodies,
         "logins": logins,
         "runs": runs,
+        "months": months,
         "after": after,
     }
 
