@@ -133,7 +133,7 @@ def test_a_cost_is_the_sum_of_its_lines_rounded_up_once(
         of_side = (line for line in lines if line.side == side)
         part_exact = sum(Fraction(line.units * line.rate_msat, line.per) for line in of_side)
         assert -1 < part - part_exact < 1
-    sides = {line.side: sum(x.count for x in lines if x.side == line.side) for line in lines}
+    sides = {line.side: sum(x.units for x in lines if x.side == line.side) for line in lines}
     assert sides.get("input", 0) == usage.input_tokens
     assert sides.get("output", 0) == usage.output_tokens
 
