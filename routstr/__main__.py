@@ -1,6 +1,7 @@
 """The command line: `routstr serve | audit | verify | wallet …`, with `--help` for each."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -43,6 +44,7 @@ from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
 
 STOP_MARGIN_S: Final = 5
 KEEP_ALIVE_S: Final = 75
+GC_THRESHOLDS: Final = (20_000, 20, 20)
 
 cli = typer.Typer(
     name="routstr",
@@ -150,8 +152,20 @@ async def _serve(
             await _tell_first_link(getattr(app.state, "ctx", None), door)
         else:
             worker.watch_parent()
+        _settle_memory()
         server = GracefulServer(config, drain_s=settings.shutdown_drain_s, worker=worker)
         await server.serve(sockets=[door])
+
+
+def _settle_memory() -> None:
+    """Let the collector look at nothing that is there for good, and only now and then at the rest.
+
+    What a request leaves is freed by its reference counts: with Python's own thresholds a seventh
+    of its time went into looking for cycles that are hardly ever there.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _tell_first_link(ctx: object, door: socket.socket) -> None:
