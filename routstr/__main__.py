@@ -41,6 +41,7 @@ from routstr.flows.context import Context
 from routstr.flows.house.setup import new_setup_link, setup_url
 from routstr.log import configure
 from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
+from routstr.web.refusal import Refusal
 
 STOP_MARGIN_S: Final = 5
 KEEP_ALIVE_S: Final = 75
@@ -137,6 +138,7 @@ async def _serve(
             bytes_max=REQUEST_LINE_BYTES_MAX + settings.header_bytes_max,
             lines_max=settings.header_lines_max,
             timeout_s=settings.head_timeout_s,
+            refusal=Refusal(app),
         ),
         ws="none",
         lifespan="off",

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from routstr import __version__
 from routstr.config import Settings, load_models, with_changes
+from routstr.core.admission import Admission
 from routstr.ecash.acceptance import acceptance_keys
 from routstr.ecash.receipt_key import receipt_key
 from routstr.ecash.secret import new_mnemonic, seed_from_mnemonic
@@ -210,6 +211,7 @@ async def assemble(
         ),
         misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
+        admission=Admission(delay_s=settings.overload_delay_s),
         rates=RateSources(outside),
         traces=_traces(settings, stack),
         lists=ModelLists(),

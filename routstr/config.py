@@ -135,6 +135,7 @@ class Settings(BaseSettings):
     # Ledger and database
     ledger_queue_max: Positive = 4096
     ledger_batch_max: Positive = 256
+    overload_delay_s: Seconds = 1
     db_pool_size: Positive = 8
     db_pool_overflow: int = Field(default=8, ge=0)
     db_pool_timeout_s: Seconds = 5

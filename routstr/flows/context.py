@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from routstr.core.admission import Admission
 from routstr.ecash.acceptance import AcceptanceKeys
 from routstr.ecash.receipt_key import ReceiptKey
 from routstr.flows.catalog import Catalog
@@ -100,6 +101,7 @@ class Context:
     misses: Misses
     failpoint: Failpoint
     one_shots: set[str] = field(default_factory=set)
+    admission: Admission = field(default_factory=Admission)
     meters: Meters = field(default_factory=Meters)
     rates: RateSources | None = None
     traces: Traces | None = None

@@ -142,6 +142,7 @@ async def _wait(ctx: Context, exchange: Exchange, hold_id: str, within_s: float)
 
     Raises RoutstrError, which nobody hears, when the client leaves.
     """
+    ctx.admission.forget(exchange.request_id)  # it waits for another request now
     try:
         async with asyncio.timeout(within_s) as patience:
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))

@@ -6,7 +6,7 @@ from routstr.core import betas
 from routstr.core.order import Order
 from routstr.ecash.token import Token
 from routstr.errors import InvalidParameter, RoutstrError
-from routstr.flows.authenticate import identify
+from routstr.flows.authenticate import Credential, identify
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.forward import forward
@@ -28,6 +28,8 @@ def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
         queue=queue,
         dialect=purchase.dialect,
     )
+    if not _waits_for_mint(purchase.credential):
+        ctx.admission.enter(request_id, ctx.monotonic_s())
     ctx.tasks.start(_travel(ctx, exchange, purchase), name=request_id)
     return exchange
 
@@ -52,6 +54,11 @@ def forwardable(headers: Mapping[str, str], order: Order) -> dict[str, str]:
     return {name: value for name, value in passed.items() if value or name != betas.HEADER}
 
 
+def _waits_for_mint(credential: Credential | Token) -> bool:
+    """Whether a token has to be accepted first: then it is not the node that takes the time."""
+    return isinstance(credential, Token) or credential.token_text is not None
+
+
 async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
     try:
         if isinstance(purchase.credential, Token):
@@ -61,6 +68,7 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
         reserved = await reserve(
             ctx, exchange, caller, purchase.order, purchase.quote, purchase.claim
         )
+        ctx.admission.leave(exchange.request_id, ctx.monotonic_s())
         if isinstance(reserved, Answer):  # this request was bought before
             exchange.answer_with(reserved)
         else:
@@ -72,6 +80,7 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
             await refund(ctx, exchange, error)
         exchange.refuse(error)
     finally:
+        ctx.admission.forget(exchange.request_id)
         # No money here: a hold that was not settled ends with its lease.
         ctx.holds.remove(exchange.request_id)
         if exchange.one_shot is not None:

@@ -7,6 +7,7 @@ in all but name: they are bounded alike, and then dropped, as nothing here has a
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -17,6 +18,9 @@ REQUEST_LINE_BYTES_MAX: Final = URL_BYTES_MAX + 1_024  # method, version, spaces
 
 PIECE_BYTES: Final = 16 * 1024  # how much is parsed between two looks at the count
 PIPELINED_MAX: Final = 16  # requests that wait behind the one being answered
+
+# What a whole request is answered with at once, given the server's own headers, if it is refused
+Refuse = Callable[[bytes, Iterable[tuple[bytes, bytes]]], bytes | None]
 
 
 class Part(StrEnum):
@@ -59,7 +63,12 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse piece by piece, until a head is found to be too long."""
+        """Parse piece by piece, until a head is found to be too long; but for what is refused."""
+        if self._part is Part.IDLE and not self._is_answering():
+            refusal = self.refuse(data)
+            if refusal is not None:
+                self._answer_unread(refusal)
+                return
         start = 0
         while start < len(data) and not self.transport.is_closing():
             piece = data[start : start + self._room()]
@@ -69,6 +78,17 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             self._stop_head_timer()
         else:
             self._start_head_timer()
+
+    def refuse(self, data: bytes) -> bytes | None:
+        """What a request is answered with that is not even read; None for none."""
+        return None
+
+    def _answer_unread(self, answer: bytes) -> None:
+        """Answer what was not parsed; the next head may take as long as the first one."""
+        self._unset_keepalive_if_required()
+        self._stop_head_timer()
+        self.transport.write(answer)
+        self._start_head_timer()
 
     def _room(self) -> int:
         if self._part is Part.BODY:
@@ -154,17 +174,22 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
-def bounded_head(*, bytes_max: int, lines_max: int, timeout_s: float) -> type[BoundedHeadProtocol]:
+def bounded_head(
+    *, bytes_max: int, lines_max: int, timeout_s: float, refusal: Refuse | None = None
+) -> type[BoundedHeadProtocol]:
     """The protocol with these bounds, for uvicorn's `http`.
 
     `bytes_max` counts the request line, too; of more than `lines_max` headers one is kept, so that
     the middleware sees there are too many. A connection is closed `timeout_s` after it was made or
-    a head began, if that is not whole.
+    a head began, if that is not whole. `refusal` is asked first of what begins a request.
     """
 
     class Bounded(BoundedHeadProtocol):
         head_bytes_max = bytes_max
         head_lines_max = lines_max
         head_timeout_s = timeout_s
+
+        def refuse(self, data: bytes) -> bytes | None:
+            return refusal and refusal(data, self.server_state.default_headers)
 
     return Bounded

@@ -19,6 +19,7 @@ from routstr.core.order import Order
 from routstr.core.quote import Quote, quote_of
 from routstr.errors import (
     MissingApiKey,
+    Overloaded,
     Pending,
     RouteNotPriced,
     RoutstrError,
@@ -77,6 +78,8 @@ class ProxyEndpoint:
 
     async def _sell(self, scope: Scope, receive: Receive, send: Send) -> None:
         ctx, headers = context_of(scope), headers_of(scope)
+        if ctx.admission.is_full:
+            raise Overloaded
         sale = sale_at(ctx, scope["method"], scope["path"], scope["query_string"].decode("latin-1"))
         check_media(headers, sale.dialect)
         payment = headers.get(PAYMENT)

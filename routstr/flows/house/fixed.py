@@ -52,6 +52,9 @@ FIXED: Final[Mapping[str, str]] = {
     "stream_queue_bytes_max": "… or bytes, 256 KiB",
     "ledger_queue_max": "Commands waiting for the ledger before requests get 503",
     "ledger_batch_max": "Commands in one commit",
+    "overload_delay_s": (
+        "Requests that would wait for the node itself for longer than about this get 503 at once"
+    ),
     "db_pool_size": "Reading connections kept",
     "db_pool_overflow": "… and more when busy",
     "db_pool_timeout_s": "How long to wait for one",
