@@ -243,6 +243,20 @@ async def test_ids_are_different_and_long() -> None:
     assert all(len(each) == 34 and each.startswith("x_") for each in made)
 
 
+def test_ids_of_requests_go_by_the_time_and_differ_without_it() -> None:
+    now_ns = 1_700_000_000_000_000_000
+    ids = Ids(lambda: now_ns)
+    first = {ids.new("req") for _ in range(1_000)}
+    now_ns += 1_000_000
+    then = {ids.new("req") for _ in range(1_000)}
+    assert max(first) < min(then)
+    now_ns -= 1_000_000  # a clock that went back makes no id twice
+    first |= {ids.new("req") for _ in range(1_000)}
+    assert len(first) == 2_000
+    assert all(len(each) == 36 for each in first | then)
+    assert ids.new("inv")[:12] != ids.new("inv")[:12]  # a secret has no clock in it
+
+
 def test_a_context_hides_its_secrets() -> None:
     assert not Context.__dataclass_fields__["wallet"].repr
 
