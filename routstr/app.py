@@ -18,6 +18,7 @@ from routstr.assembly import Ids, assemble
 from routstr.config import Settings, check_for_serving
 from routstr.flows.context import Context, Failpoint
 from routstr.flows.expire import expire
+from routstr.flows.hear import hear
 from routstr.flows.refresh import open_catalog
 from routstr.jobs.runner import JobRunner
 from routstr.jobs.schedule import jobs
@@ -88,6 +89,9 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             log.warning("nothing_on_sale")  # a new node, until an upstream is connected
         runner = JobRunner(ctx, jobs(ctx.limits))
         working = loop.create_task(runner.run(), name="jobs")
+        hearing = [loop.create_task(hear(ctx), name="hear")]
+        if ctx.notices is not None:
+            hearing.append(loop.create_task(ctx.notices.run(), name="notices"))
         ctx.tasks.start(runner.begin(), name="jobs at start")
         log.info("node_started", version=__version__, engine=ctx.database.dialect)
         try:
@@ -97,6 +101,8 @@ async def running(settings: Settings, ids: Ids, failpoint: Failpoint) -> AsyncIt
             await end_requests(ctx)
             await ctx.tasks.finish(SETTLE_S)
             await _finish(working, JOB_END_S)
+            for task in hearing:
+                await _finish(task, 0)
             ctx.ledger.stop()
             await ledger
             log.info("node_stopped")

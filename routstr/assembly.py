@@ -52,6 +52,7 @@ from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.filesystem import MOUNTS, network_kind
 from routstr.ledger.keyfile import KEY_BYTES, key_from_file, make_key_file
 from routstr.ledger.migrate import migrate
+from routstr.ledger.notices import Notices
 from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.target import check_filled
 from routstr.ledger.vault import Vault
@@ -227,6 +228,7 @@ async def assemble(
         traces=_traces(settings, stack),
         lists=ModelLists(),
         backups=backup_store(settings, master_key(settings, may_write=False)),
+        notices=Notices(database.writer.url) if database.dialect == "postgresql" else None,
     )
     if not is_restoring:
         await read_settings(ctx)

@@ -16,6 +16,7 @@ from routstr.assembly import Ids, assemble, open_ledger
 from routstr.config import Settings, check_mints, load_settings
 from routstr.errors import ConfigError
 from routstr.flows.context import Context
+from routstr.flows.hear import tell_all
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database, lock_directory, sqlite_directories
 from routstr.ledger.restores import check_restored
@@ -92,6 +93,7 @@ async def acting(
             await ctx.tasks.finish(SETTLE_S)
             ctx.ledger.stop()
             await ledger
+            await tell_all(ctx)
 
 
 def _without_upstream(settings: Settings) -> Settings:

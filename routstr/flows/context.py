@@ -32,6 +32,7 @@ from routstr.ledger.backups import BackupStore
 from routstr.ledger.commands import Wallet
 from routstr.ledger.engine import Database
 from routstr.ledger.executor import Clock, LedgerExecutor
+from routstr.ledger.notices import Notices
 from routstr.ledger.reads_ecash import MintRow
 
 Failpoint = Callable[[str], None]
@@ -76,7 +77,8 @@ class Context:
     """Everything a flow may use. `owner` names this process in leases.
 
     `one_shots` are the accounts whose request has not got its hold yet. Without `rates` or `lists`
-    nobody is asked for the exchange rate, or for models; without `backups` none are made.
+    nobody is asked for the exchange rate, or for models; without `backups` none are made;
+    without `notices`, as on SQLite, there is no other process to hear of.
     """
 
     ledger: LedgerExecutor
@@ -107,9 +109,15 @@ class Context:
     traces: Traces | None = None
     lists: ModelLists | None = None
     backups: BackupStore | None = None
+    notices: Notices | None = None
     passwords: Passwords = field(default_factory=Passwords)
     herald: Herald = field(default_factory=Herald)
     departure: Departure = field(default_factory=Departure)
+
+    def tell(self, topic: str, version: int = 0) -> None:
+        """Say that something is committed which other processes should look at; never waits."""
+        if self.notices is not None:
+            self.notices.tell(topic, version)
 
     @property
     def limits(self) -> Limits:

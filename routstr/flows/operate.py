@@ -10,6 +10,7 @@ from routstr.errors import Paused, RoutstrError
 from routstr.flows.context import Context
 from routstr.ledger.catalog import TakeJob
 from routstr.ledger.job_runs import EndRun, Run
+from routstr.ledger.notices import JOBS
 from routstr.ledger.reads import JobView, is_reachable, last_job
 from routstr.ledger.reads_wallet import held_at_mints_msat
 
@@ -141,3 +142,5 @@ async def finish_job(
             error=BROKE_OFF,
         )
     )
+    if kept_since is not None:
+        ctx.tell(JOBS)

@@ -25,6 +25,7 @@ from routstr.gateways.listing import ListedModel
 from routstr.gateways.listing_http import NoListing
 from routstr.gateways.price_list import SOURCE, known_price
 from routstr.gateways.upstream_config import UpstreamConfig
+from routstr.ledger.notices import CATALOG
 from routstr.ledger.rates import NewVersion, SavePriceVersions, SaveRate
 from routstr.ledger.reads_catalog import (
     RateRow,
@@ -88,8 +89,11 @@ async def refresh(ctx: Context, *, asks_all: bool = False) -> Refreshed:
     return Refreshed(sold=len(picture.listings), not_sold=len(picture.not_sold), silent=silent)
 
 
-async def follow(ctx: Context) -> None:
-    """Put in force what is stored, if it has changed since; nobody is asked."""
+async def follow(ctx: Context, *, tells: bool = True) -> None:
+    """Put in force what is stored, if it has changed since; nobody is asked.
+
+    Other processes hear of it, unless it `tells` nobody because they know.
+    """
     async with ctx.database.reading() as connection:
         stamp = (
             await models_stamp(connection),
@@ -100,6 +104,8 @@ async def follow(ctx: Context) -> None:
     if stamp != ctx.catalog.stamp:
         await _show_and_keep(ctx, await read_stored(ctx))
         ctx.catalog.stamp = stamp
+        if tells:
+            ctx.tell(CATALOG)
 
 
 async def read_stored(ctx: Context) -> Stored:

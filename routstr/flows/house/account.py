@@ -19,6 +19,7 @@ from routstr.flows.house.identity import (
 )
 from routstr.flows.house.passwords import SALT_BYTES, check_password
 from routstr.ledger.admins import ChangePassword, ResetTotp
+from routstr.ledger.notices import SESSIONS
 from routstr.ledger.reads_admins import AdminView, SessionView, find_admin, sessions_of
 from routstr.ledger.sessions import AddToken, EndSessions, NewSession
 
@@ -90,6 +91,7 @@ async def revoke_token(
     )
     if not ended:
         raise NotFound("There is no token of that id.")
+    ctx.tell(SESSIONS)
 
 
 async def tokens(ctx: Context) -> list[SessionView]:
@@ -118,9 +120,11 @@ async def end_sessions(
 ) -> int:
     """End one session, or all of them; yields how many ended."""
     note = new_note(ctx, actor, "session.end", target=session_id, request_id=request_id)
-    return await ctx.ledger.submit(
+    ended = await ctx.ledger.submit(
         EndSessions(user_id=user_id, tokens=False, session_id=session_id, note=note)
     )
+    ctx.tell(SESSIONS)
+    return ended
 
 
 async def change_password(

@@ -7,6 +7,7 @@ asks for that part again, as anybody who is logged in. All are told when the nod
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from routstr.errors import RateLimited
@@ -28,7 +29,8 @@ class Herald:
         self.look_s = look_s
         self.lifetime_s = lifetime_s
         self._listeners = 0
-        self._over = asyncio.Event()
+        self._is_ended = False
+        self._stirred = asyncio.Event()
         self._looking = asyncio.Lock()
         self._seen: Mapping[str, str] = {}
         self._seen_at_s: float | None = None
@@ -39,13 +41,22 @@ class Herald:
 
     def end(self) -> None:
         """The node stops: tell all of them, and take nobody more."""
-        self._over.set()
+        self._is_ended = True
+        self._stirred.set()
+
+    def wake(self) -> None:
+        """Something has changed: look now, not at the end of the period."""
+        if not self._is_ended:
+            self._seen_at_s = None
+            self._stirred.set()
+            self._stirred = asyncio.Event()
 
     async def changes(
         self, look: Look, goes_on: Callable[[], Awaitable[bool]]
     ) -> AsyncGenerator[tuple[str, ...]]:
-        """The names of the parts that have changed, every `look_s`; none of them is a heartbeat.
+        """The names of the parts that have changed, every `look_s`, and at once when woken.
 
+        No name is a heartbeat.
         It ends with the node, with its lifetime, and when `goes_on` says no. Raises RateLimited
         when too many listen.
         """
@@ -78,9 +89,7 @@ class Herald:
             return self._seen
 
     async def _is_over(self) -> bool:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.look_s):
-                await self._over.wait()
-        except TimeoutError:
-            return False
-        return True
+                await self._stirred.wait()
+        return self._is_ended

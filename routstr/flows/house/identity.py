@@ -19,6 +19,7 @@ from routstr.flows.context import Context
 from routstr.flows.house.actions import new_note, note_action
 from routstr.flows.house.codes import proof_of
 from routstr.ledger.admins import LogIn, Proof, TakeProof
+from routstr.ledger.notices import SESSIONS
 from routstr.ledger.reads_admins import AdminView, SessionView, find_admin, find_session
 from routstr.ledger.sessions import EndSessions, NewSession, TouchSession
 from routstr.ledger.throttle import TakeTry, ThrottleScope
@@ -171,6 +172,7 @@ async def log_out(ctx: Context, session: SessionView, *, request_id: str | None 
     await ctx.ledger.submit(
         EndSessions(user_id=session.user_id, tokens=False, session_id=session.id, note=note)
     )
+    ctx.tell(SESSIONS)
 
 
 async def has_admin(ctx: Context) -> bool:

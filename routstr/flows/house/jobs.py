@@ -13,6 +13,7 @@ from routstr.errors import InvalidParameter, NotFound, RoutstrError
 from routstr.flows.context import Context
 from routstr.flows.house.works import WORKS, Work
 from routstr.ledger.job_runs import CUT_SHORT, EndRun, Run, StartRun
+from routstr.ledger.notices import JOBS
 from routstr.ledger.reads_jobs import JobRow, RunView, job_rows, kept_runs
 
 RUNS_MAX: Final = 200
@@ -169,6 +170,7 @@ async def _carry_out(ctx: Context, work: Work, run: Run) -> tuple[bool, Mapping[
                 error=error,
             )
         )
+        ctx.tell(JOBS)
     return ok, result
 
 

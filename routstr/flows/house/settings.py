@@ -1,9 +1,9 @@
 """What the operator changes while the node runs: seen, changed with its history, taken back.
 
 Laws: a change is checked by the very rules that the settings of the start are, and is in force in
-this process when its caller hears of it, in every other one within `FOLLOW_S` and a moment. It wins
-over the environment until it is taken back. What is stored and would not be allowed any more is
-passed over, and the rest is in force.
+this process when its caller hears of it, in every other one as soon as that hears of it, or finds
+it (`flows/hear.py`). It wins over the environment until it is taken back. What is stored and would
+not be allowed any more is passed over, and the rest is in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from routstr.flows.live import Changed
 from routstr.flows.mints import known_mint
 from routstr.flows.refresh import refresh
 from routstr.ledger.engine import Database
+from routstr.ledger.notices import SETTINGS
 from routstr.ledger.settings import (
     ChangeSettings,
     SettingVersion,
@@ -135,6 +136,8 @@ async def change_settings(
     )
     ctx.failpoint("settings.changed")
     await read_settings(ctx)
+    if names:
+        ctx.tell(SETTINGS, ctx.live.now.version)
     for name in names:
         log.info("setting_changed", setting=name)
         await note_action(

@@ -16,6 +16,7 @@ from routstr.flows.audit import audit, told
 from routstr.flows.context import Context
 from routstr.flows.earnings import pay_out
 from routstr.flows.expire import expire
+from routstr.flows.hear import follow
 from routstr.flows.house.backup import backup_regularly
 from routstr.flows.house.expired import EXPIRE_KEYS_JOB, expire_keys, foresee_expired_keys
 from routstr.flows.house.foresee import (
@@ -27,7 +28,7 @@ from routstr.flows.house.foresee import (
 )
 from routstr.flows.house.pruning import PRUNE_JOB, foresee_prune, prune
 from routstr.flows.house.rollup import ROLLUP_EVERY_S, rollup
-from routstr.flows.house.settings import FOLLOW_S, follow
+from routstr.flows.house.settings import FOLLOW_S
 from routstr.flows.house.tidying import (
     DELETE_KEYS_JOB,
     delete_keys,
