@@ -1,15 +1,17 @@
 """How many reserve + settle pairs a second the executor commits: `make bench-ledger`.
 
 SQLite with synchronous=FULL in a temporary directory (or the database that BENCH_DATABASE_URL
-names), one hot key, 64 concurrent callers; every pair is two durable commits shared with others.
+names); BENCH_KEYS keys, one hot key unless told, and BENCH_CALLERS concurrent callers, 64 unless
+told; every pair is two durable commits shared with others. CPU is this process's, all its threads.
 """
 
 import asyncio
+import itertools
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -25,9 +27,10 @@ from routstr.ledger.holds import Reserve, Settle
 from routstr.ledger.migrate import migrate
 from routstr.ledger.vault import Vault
 
-CALLERS: Final = 64
-SECONDS: Final = 5.0
-FUNDS_MSAT: Final = 10**15
+CALLERS: Final = int(os.environ.get("BENCH_CALLERS", "64"))
+KEYS: Final = int(os.environ.get("BENCH_KEYS", "1"))
+SECONDS: Final = float(os.environ.get("BENCH_SECONDS", "5"))
+FUNDS_MSAT: Final = 10**12
 
 
 class WallClock:
@@ -49,17 +52,19 @@ class Fund(Command[None]):
         return (KeyRef(id=self.key_id),)
 
     def apply(self, book: Book) -> None:
-        book.post(book.account(KeyRef(id=self.key_id)), FUNDS_MSAT, "deposit", "bench")
+        book.post(
+            book.account(KeyRef(id=self.key_id)), FUNDS_MSAT, "deposit", f"bench:{self.key_id}"
+        )
 
 
-async def call(executor: LedgerExecutor, key_hash: str, until_s: float) -> int:
+async def call(executor: LedgerExecutor, hashes: Iterator[str], until_s: float) -> int:
     """One caller: reserve, settle, again; the number of pairs committed."""
     pairs = 0
     while time.perf_counter() < until_s:
         hold = await executor.submit(
             Reserve(
                 hold_id=f"req_{secrets.token_hex(16)}",
-                caller=KeyRef(hash=key_hash),
+                caller=KeyRef(hash=next(hashes)),
                 wanted_msat=1_000,
                 minimum_msat=1_000,
                 quote_msat=1_000,
@@ -90,23 +95,30 @@ async def measure(database_url: str) -> None:
         seed=bytes(64), vault=vault, new_id=lambda kind: f"{kind}_{secrets.token_hex(16)}"
     )
     executor = LedgerExecutor(
-        database, wallet=wallet, clock=WallClock(), limits=ExecutorLimits(held_msat_max=FUNDS_MSAT)
+        database,
+        wallet=wallet,
+        clock=WallClock(),
+        limits=ExecutorLimits(queue_max=2 * KEYS + CALLERS, held_msat_max=FUNDS_MSAT),
     )
     running = asyncio.create_task(executor.run())
-    key = NewKey(id=f"key_{secrets.token_hex(16)}", hash=secrets.token_hex(32))
-    await executor.submit(OpenKey(key=key))
-    await executor.submit(Fund(key_id=key.id))
+    keys = [
+        NewKey(id=f"key_{secrets.token_hex(16)}", hash=secrets.token_hex(32)) for _ in range(KEYS)
+    ]
+    await asyncio.gather(*(executor.submit(OpenKey(key=key)) for key in keys))
+    await asyncio.gather(*(executor.submit(Fund(key_id=key.id)) for key in keys))
     before = (executor.commands, executor.batches)
-    started_s = time.perf_counter()
-    calls = [call(executor, key.hash, started_s + SECONDS) for _ in range(CALLERS)]
-    pairs = sum(await asyncio.gather(*calls))
-    seconds = time.perf_counter() - started_s
+    started_s, cpu_started_s = time.perf_counter(), time.process_time()
+    until_s = started_s + SECONDS
+    hashes = itertools.cycle(key.hash for key in keys)
+    pairs = sum(await asyncio.gather(*(call(executor, hashes, until_s) for _ in range(CALLERS))))
+    seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_started_s
     commands, batches = executor.commands - before[0], executor.batches - before[1]
     executor.stop()
     await running
     await database.close()
-    print(f"{pairs} pairs in {seconds:.1f} s, {CALLERS} callers, one key, {database.dialect}")
+    print(f"{pairs} pairs in {seconds:.1f} s, {CALLERS} callers, {KEYS} keys, {database.dialect}")
     print(f"{commands} commands in {batches} commits: {commands / batches:.1f} a commit")
+    print(f"{cpu_s / pairs * 1_000_000:.0f} us CPU and {seconds / pairs * 1_000_000:.0f} us a pair")
     print(f"pairs_per_s={pairs / seconds:.0f}")
 
 
