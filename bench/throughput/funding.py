@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -57,9 +57,8 @@ class BringToken(RowCommand[None]):
         deposit_id = await self._deposit(transaction)
         await self._coin(transaction, keyset, deposit_id)
         book = transaction.book
-        account = replace(
-            book.account(KeyRef(id=self.key_id)), total_deposited_msat=COIN_SAT * MSAT
-        )
+        account = book.account(KeyRef(id=self.key_id))
+        account = account._replace(total_deposited_msat=COIN_SAT * MSAT)
         book.post(account, COIN_SAT * MSAT, "deposit", f"deposit:{deposit_id}")
 
     async def _mint(self, transaction: Transaction) -> str:

@@ -1,7 +1,7 @@
 """Keys: opening one, noting its first use, and moving money between two."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -146,7 +146,7 @@ class NoteUse(Command[None]):
         """Set `first_used_at` once."""
         account = book.account(self.caller)
         if account.first_used_at is None:
-            book.put_account(replace(account, first_used_at=book.now, last_used_at=book.now))
+            book.put_account(account._replace(first_used_at=book.now, last_used_at=book.now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

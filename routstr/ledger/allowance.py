@@ -8,8 +8,8 @@ Laws
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from routstr.core.quota import Rates, RateView, minute_of, rate_headers, seconds_left, tightest
 from routstr.errors import (
@@ -25,8 +25,7 @@ from routstr.errors import (
 from routstr.ledger.book import Account, Book, HoldRow, KeyRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parties:
+class Parties(NamedTuple):
     """Whose money it is, and the child that spends it, if it is one; caps as of now."""
 
     payer: Account
@@ -72,7 +71,7 @@ def _caught_up(account: Account, now: datetime) -> Account:
     current = None if cap is None else cap.at(now)
     if current is None or current is cap:
         return account
-    return replace(account, limit_base_msat=current.base_msat, limit_since=current.since)
+    return account._replace(limit_base_msat=current.base_msat, limit_since=current.since)
 
 
 # ── refusing ──────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +191,7 @@ def _insufficient(required_msat: int, available_msat: int, held_msat: int) -> In
 
 
 # ── counting ──────────────────────────────────────────────────────────────────────────────────
-# One `replace` for each account: these are on the road of every paid request.
+# One change for each account: these are on the road of every paid request.
 
 
 def begin(book: Book, parties: Parties, amount_msat: int) -> None:
@@ -202,8 +201,7 @@ def begin(book: Book, parties: Parties, amount_msat: int) -> None:
         own_msat, child_msat = _shares(account, amount_msat)
         is_current = account.rate_minute >= minute  # the clock of another node may be ahead
         book.put_account(
-            replace(
-                account,
+            account._replace(
                 reserved_msat=account.reserved_msat + own_msat,
                 limit_held_msat=account.limit_held_msat + child_msat,
                 running=account.running + 1,
@@ -220,8 +218,7 @@ def extend(book: Book, parties: Parties, more_msat: int) -> None:
     for account in parties.each:
         own_msat, child_msat = _shares(account, more_msat)
         book.put_account(
-            replace(
-                account,
+            account._replace(
                 reserved_msat=account.reserved_msat + own_msat,
                 limit_held_msat=account.limit_held_msat + child_msat,
             )
@@ -235,8 +232,7 @@ def end(book: Book, parties: Parties, held_msat: int, charged_msat: int, tokens:
         is_child = account is parties.child
         own_msat, child_msat = _shares(account, held_msat)
         is_current = account.rate_minute >= minute
-        ended = replace(
-            account,
+        ended = account._replace(
             balance_msat=account.balance_msat - (0 if is_child else charged_msat),
             version=account.version + (0 if is_child else 1),
             reserved_msat=account.reserved_msat - own_msat,

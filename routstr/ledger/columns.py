@@ -25,7 +25,9 @@ RowNumber = BigInteger().with_variant(Integer(), "sqlite")
 
 def time_text(value: datetime) -> str:
     """An aware time as fixed-width UTC ISO 8601 text with microseconds, as SQLite stores it."""
-    return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.isoformat(timespec="microseconds")
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -67,10 +69,10 @@ class SealedText(TypeDecorator[str]):
 
 def as_time(value: object) -> datetime:
     """An aware UTC time from what either engine returned. Raises TypeError for anything else."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
     if isinstance(value, str):
-        return datetime.fromisoformat(value).astimezone(UTC)
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
     raise TypeError(f"not a time: {type(value).__name__}")
 
 

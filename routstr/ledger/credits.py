@@ -1,6 +1,6 @@
 """The money of a deposit: what its token is worth, on the key it is for, once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -30,8 +30,8 @@ async def credit(transaction: Transaction, deposit: Row[Any]) -> Credited:
         account = await open_account(transaction, NewKey.from_terms(deposit.new_key))
     else:
         account = book.account(KeyRef(id=deposit.api_key_id))
-    account = replace(
-        account, total_deposited_msat=account.total_deposited_msat + deposit.credit_msat
+    account = account._replace(
+        total_deposited_msat=account.total_deposited_msat + deposit.credit_msat
     )
     account = book.post(
         account,

@@ -9,7 +9,7 @@ Laws
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -181,7 +181,7 @@ async def _bury(transaction: Transaction, key_ids: Sequence[str]) -> None:
     for key_id in key_ids:
         account = book.account(KeyRef(id=key_id))
         if account.revoked_at is None:
-            book.put_account(replace(account, revoked_at=book.now))
+            book.put_account(account._replace(revoked_at=book.now))
     await connection.execute(
         update(KEY)
         .where(KEY.c.id.in_(key_ids))

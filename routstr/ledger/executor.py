@@ -16,15 +16,15 @@ Laws
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from routstr.core.histogram import DURATIONS_US, SIZES, Histogram
 from routstr.errors import Overloaded, RoutstrError, ServiceUnavailable
@@ -32,23 +32,30 @@ from routstr.ledger.book import Book
 from routstr.ledger.bulk import (
     BulkStatements,
     Parents,
+    book_changes,
     load_families,
     load_holds,
-    write_book,
 )
-from routstr.ledger.bulk_claims import ClaimStatements, load_claims, write_claims
+from routstr.ledger.bulk_claims import ClaimStatements, claim_changes, load_claims
 from routstr.ledger.claims import ClaimBook
 from routstr.ledger.columns import as_time
-from routstr.ledger.commands import Command, LostRace, RowCommand, Transaction, Wallet
-from routstr.ledger.connection import BlockingConnection, LedgerConnection, Savepoint, finish
+from routstr.ledger.commands import Command, RowCommand, Transaction, Wallet
+from routstr.ledger.connection import finish
+from routstr.ledger.drivers import (
+    FAILURES,
+    Driver,
+    Session,
+    is_passing,
+    postgres_transaction,
+    sqlite_transaction,
+)
 from routstr.ledger.engine import Database
+from routstr.ledger.thread import WorkThread
 
 ResultT = TypeVar("ResultT")
 
 log = structlog.get_logger()
 
-RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P03", "53300"})
-RETRIED_SQLSTATE_CLASS: Final = "08"
 ATTEMPTS_TOGETHER: Final = 2
 HELD_FRESH_S: Final = 1.0
 
@@ -101,8 +108,9 @@ class LedgerExecutor:
         self._statements = BulkStatements(database.dialect)
         self._claim_statements = ClaimStatements(database.dialect)
         self._parents = Parents()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
+        self._thread = WorkThread("ledger")
+        self._queue: deque[_Entry] = deque()
+        self._arrived = asyncio.Event()
         self._held_msat = 0
         self._held_read_at: datetime | None = None
         self._stopping = False
@@ -132,7 +140,7 @@ class LedgerExecutor:
     @property
     def queued(self) -> int:
         """How many commands wait for their batch."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     @property
     def is_serving(self) -> bool:
@@ -148,54 +156,45 @@ class LedgerExecutor:
         """
         if self._stopping:
             raise ServiceUnavailable("The node is shutting down.")
-        if command.may_be_shed and self._queue.qsize() >= self._limits.queue_max:
+        if command.may_be_shed and len(self._queue) >= self._limits.queue_max:
             raise Overloaded
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Entry(command, future))
-        return cast(ResultT, await asyncio.shield(future))
+        self._queue.append(_Entry(command, future))
+        self._arrived.set()
+        # Whoever is cancelled cancels this future, and nothing else knows of it but `_resolve`.
+        return cast(ResultT, await future)
 
     async def run(self) -> None:
         """Serve until `stop`; what was submitted before is still done."""
         try:
-            await self._serve_all()
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._queue:
+                    size = min(len(self._queue), self._limits.batch_max)
+                    await self._serve([self._queue.popleft() for _ in range(size)])
+                if self._stopping:
+                    return
         finally:
-            self._thread.shutdown(wait=False)
-
-    async def _serve_all(self) -> None:
-        while True:
-            entry = await self._queue.get()
-            if entry is None:
-                return
-            batch = [entry]
-            stop = False
-            while len(batch) < self._limits.batch_max and not self._queue.empty():
-                following = self._queue.get_nowait()
-                if following is None:
-                    stop = True
-                    break
-                batch.append(following)
-            await self._serve(batch)
-            if stop:
-                return
+            self._thread.stop()
 
     def stop(self) -> None:
         """Take nothing new; `run` returns once the queue is drained."""
-        if not self._stopping:
-            self._stopping = True
-            self._queue.put_nowait(None)
+        self._stopping = True
+        self._arrived.set()
 
     async def _serve(self, batch: list[_Entry]) -> None:
         for attempt in range(1, self._limits.attempts_max + 1):
             try:
                 await self._transact(batch)
                 break
-            except (SQLAlchemyError, LostRace, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 log.warning("ledger_batch_failed", attempts=attempt, error_type=_name(error))
                 if len(batch) > 1 and attempt > ATTEMPTS_TOGETHER:
                     for entry in batch:
                         await self._serve([entry])
                     return
-                if attempt == self._limits.attempts_max or not _is_passing(error):
+                if attempt == self._limits.attempts_max or not is_passing(error):
                     _refuse(batch, ServiceUnavailable("The database is not available."), error)
                     return
                 await self._clock.sleep(self._limits.retry_wait_s * 2 ** (attempt - 1))
@@ -214,63 +213,86 @@ class LedgerExecutor:
         read_at, self._held_read_at = self._held_read_at, None
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
-        if self._database.thread_writer is not None:
-            engine = self._database.thread_writer
-            done = await loop.run_in_executor(
-                self._thread, self._transact_in_thread, engine, batch, read_at
-            )
+        with_rows = any(isinstance(entry.command, RowCommand) for entry in batch)
+        engine = self._database.thread_writer
+        if engine is not None:
+            work = partial(self._transact_in_thread, engine, batch, read_at, with_rows)
+            done = await self._thread.run(work)
         else:
-            async with self._database.writer.begin() as connection:
-                done = await self._work(connection, connection.begin_nested, batch, read_at)
+            writer = self._database.writer
+            async with postgres_transaction(writer, with_rows=with_rows) as session:
+                done = await self._work(session, batch, read_at)
         self._held_msat, self._held_read_at = done
         self.batch_sizes.note(len(batch))
         self.commit_us.note(round((loop.time() - begun_s) * 1_000_000))
 
     def _transact_in_thread(
-        self, engine: Engine, batch: Sequence[_Entry], read_at: datetime | None
+        self, engine: Engine, batch: Sequence[_Entry], read_at: datetime | None, with_rows: bool
     ) -> tuple[int, datetime]:
-        with engine.begin() as connection:
-            blocking = BlockingConnection(connection)
-            return finish(self._work(blocking, blocking.begin_nested, batch, read_at))
+        with sqlite_transaction(engine, with_rows=with_rows) as session:
+            return finish(self._work(session, batch, read_at))
 
     async def _work(
-        self,
-        connection: LedgerConnection,
-        begin_nested: Callable[[], Awaitable[Savepoint]],
-        batch: Sequence[_Entry],
-        read_at: datetime | None,
+        self, session: Session, batch: Sequence[_Entry], read_at: datetime | None
     ) -> tuple[int, datetime]:
         """Load, apply, write; yields what all holds promise then, and when that was last read."""
-        book = await self._load(connection, batch)
+        driver = session.driver
+        book = await self._load(driver, batch)
         places = {place for entry in batch for place in entry.command.places(book)}
-        book.claims = ClaimBook(await load_claims(connection, self._claim_statements, places))
-        read_at = await self._count_held(connection, book, read_at)
-        transaction = Transaction(
-            connection=connection, dialect=self._database.dialect, book=book, wallet=self._wallet
-        )
+        book.claims = ClaimBook(await load_claims(driver, self._claim_statements, places))
+        read_at = await self._count_held(driver, book, read_at)
         for entry in batch:
-            await _apply(entry, transaction, begin_nested)
-        await write_book(connection, self._statements, book)
-        await write_claims(connection, self._claim_statements, book)
+            entry.outcome, entry.refusal = None, None
+            if isinstance(entry.command, Command):
+                try:
+                    entry.outcome = entry.command.apply(book)
+                except RoutstrError as refusal:
+                    entry.refusal = refusal
+            else:
+                await self._run(entry, entry.command, session, book)
+        await driver.change(book_changes(self._statements, book))
+        for changes in claim_changes(self._statements, self._claim_statements, book):
+            await driver.change(changes)
         return book.held_msat, read_at
 
-    async def _load(self, connection: LedgerConnection, batch: Sequence[_Entry]) -> Book:
+    async def _run(
+        self, entry: _Entry, command: RowCommand[Any], session: Session, book: Book
+    ) -> None:
+        """A command with rows of its own: a refusal undoes what it wrote."""
+        assert session.connection is not None
+        assert session.begin_nested is not None
+        transaction = Transaction(
+            connection=session.connection,
+            dialect=self._database.dialect,
+            book=book,
+            wallet=self._wallet,
+        )
+        checkpoint = book.checkpoint()
+        savepoint = await session.begin_nested()
+        try:
+            entry.outcome = await command.run(transaction)
+        except RoutstrError as refusal:
+            await savepoint.rollback()
+            book.restore(checkpoint)
+            entry.refusal = refusal
+        else:
+            await savepoint.commit()
+
+    async def _load(self, driver: Driver, batch: Sequence[_Entry]) -> Book:
         now = self._clock.now()
         if self._database.dialect == "postgresql":
-            now = as_time((await connection.execute(self._statements.clock)).scalar_one())
+            now = as_time((await driver.fetch(self._statements.clock))[0][0])
         refs = {ref for entry in batch for ref in entry.command.keys}
         hold_ids = {hold_id for entry in batch for hold_id in entry.command.hold_ids}
         return Book(
             now=now,
-            accounts=await load_families(connection, self._statements, self._parents, refs),
-            holds=await load_holds(connection, self._statements, list(hold_ids)),
+            accounts=await load_families(driver, self._statements, self._parents, refs),
+            holds=await load_holds(driver, self._statements, hold_ids),
             held_msat=self._held_msat,
             held_msat_max=self._limits.held_msat_max,
         )
 
-    async def _count_held(
-        self, connection: LedgerConnection, book: Book, read_at: datetime | None
-    ) -> datetime:
+    async def _count_held(self, driver: Driver, book: Book, read_at: datetime | None) -> datetime:
         """Put into the book what all holds promise; yields when that was last read.
 
         Read after the keys are locked: a transaction of our own whose fate we do not know has then
@@ -280,31 +302,8 @@ class LedgerExecutor:
         fresh_from = book.now - timedelta(seconds=HELD_FRESH_S)
         if read_at is not None and (is_alone or read_at > fresh_from):
             return read_at
-        book.held_msat = int((await connection.execute(self._statements.held)).scalar_one())
+        book.held_msat = int((await driver.fetch(self._statements.held))[0][0])
         return book.now
-
-
-async def _apply(
-    entry: _Entry, transaction: Transaction, begin_nested: Callable[[], Awaitable[Savepoint]]
-) -> None:
-    entry.outcome, entry.refusal = None, None
-    command = entry.command
-    if isinstance(command, Command):
-        try:
-            entry.outcome = command.apply(transaction.book)
-        except RoutstrError as refusal:
-            entry.refusal = refusal
-        return
-    checkpoint = transaction.book.checkpoint()
-    savepoint = await begin_nested()
-    try:
-        entry.outcome = await command.run(transaction)
-    except RoutstrError as refusal:
-        await savepoint.rollback()
-        transaction.book.restore(checkpoint)
-        entry.refusal = refusal
-    else:
-        await savepoint.commit()
 
 
 def _resolve(batch: Sequence[_Entry]) -> None:
@@ -324,22 +323,6 @@ def _refuse(batch: Sequence[_Entry], answer: RoutstrError, cause: Exception) -> 
     for entry in batch:
         entry.refusal = answer
     _resolve(batch)
-
-
-def _is_passing(error: Exception) -> bool:
-    """Whether a repeat can help: lost races and connections, locks, and a unique key just taken."""
-    if isinstance(error, LostRace | IntegrityError | OSError | TimeoutError):
-        return True
-    if isinstance(error, DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", "") or "")
-        if error.connection_invalidated or state in RETRIED_SQLSTATES:
-            return True
-        if state:
-            return state.startswith(RETRIED_SQLSTATE_CLASS)
-        return (
-            True  # SQLite names no state: a lock or a full disk may pass, and retries are bounded
-        )
-    return False
 
 
 def _name(error: Exception) -> str:

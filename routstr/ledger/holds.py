@@ -5,7 +5,7 @@ finds it ended and gets the first result; nothing is charged twice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -123,7 +123,7 @@ class Reserve(Command[Hold]):
         if account.first_used_at is None and self.caller.hash is not None:
             # The key's own text was shown: that starts the end of its token's validity.
             shown = book.account(self.caller)
-            book.put_account(replace(shown, first_used_at=book.now))
+            book.put_account(shown._replace(first_used_at=book.now))
         book.put_hold(
             HoldRow(
                 id=self.hold_id,
@@ -195,7 +195,7 @@ class Extend(Command[Hold]):
         if more_msat:
             allowance.extend(book, parties, more_msat)
             move(hold.state, HoldEvent.EXTEND)
-            book.put_hold(replace(hold, amount_msat=hold.amount_msat + more_msat))
+            book.put_hold(hold._replace(amount_msat=hold.amount_msat + more_msat))
         amount_msat = hold.amount_msat + more_msat
         return Hold(
             id=hold.id,
@@ -322,7 +322,7 @@ class Renew(Command[frozenset[str]]):
             hold = book.hold(hold_id)
             if hold is None or hold.state != HoldState.HELD or hold.owner != self.owner:
                 continue
-            book.put_hold(replace(hold, deadline=book.now + timedelta(seconds=self.lease_s)))
+            book.put_hold(hold._replace(deadline=book.now + timedelta(seconds=self.lease_s)))
             alive.add(hold_id)
         return frozenset(alive)
 
@@ -338,8 +338,7 @@ def _end(
 ) -> Settled:
     state = move(hold.state, event)
     book.put_hold(
-        replace(
-            hold,
+        hold._replace(
             amount_msat=max(hold.amount_msat, bill.charged_msat),
             settled_msat=bill.charged_msat,
             state=state,

@@ -44,7 +44,7 @@ class SetRevoked(Command[None]):
         account = _account(book, self.key_id)
         if (account.revoked_at is not None) != self.is_revoked:
             revoked_at = book.now if self.is_revoked else None
-            book.put_account(replace(account, revoked_at=revoked_at))
+            book.put_account(account._replace(revoked_at=revoked_at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class SetTerms(RowCommand[None]):
             .where(APIKEY.c.id == self.key_id)
             .values({COLUMNS.get(name, name): _value(bounds, name) for name in self.changes})
         )
-        book.put_account(replace(account, bounds=bounds))
+        book.put_account(account._replace(bounds=bounds))
 
 
 def _value(bounds: Bounds, name: str) -> object:

@@ -6,7 +6,7 @@ nobody but this wallet can take its ecash.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
 
@@ -178,8 +178,8 @@ class CreditInvoice(RowCommand[None]):
             account = await open_account(transaction, NewKey.from_terms(row.new_key))
         else:
             account = book.account(KeyRef(id=row.api_key_id))
-        account = replace(
-            account, total_deposited_msat=account.total_deposited_msat + row.credit_msat
+        account = account._replace(
+            total_deposited_msat=account.total_deposited_msat + row.credit_msat
         )
         book.post(account, row.credit_msat, "deposit", f"invoice:{row.id}", description="Lightning")
         paid = await connection.execute(

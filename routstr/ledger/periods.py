@@ -1,7 +1,7 @@
 """Limits whose day, week or month is over, written as they count anyway."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command
@@ -33,7 +33,7 @@ class BeginPeriods(Command[int]):
             now = cap.at(book.now)
             if now is not cap:
                 book.put_account(
-                    replace(account, limit_base_msat=now.base_msat, limit_since=now.since)
+                    account._replace(limit_base_msat=now.base_msat, limit_since=now.since)
                 )
             current += 1
         return current

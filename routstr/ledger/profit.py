@@ -10,7 +10,7 @@ Laws
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import select, text
@@ -118,7 +118,7 @@ class TakeProfit(RowCommand[Taken]):
             account = book.account(KeyRef(id=OWNER_KEY_ID))
         else:
             account = await open_account(transaction, NewKey(id=OWNER_KEY_ID, hash=self.key_hash))
-        account = replace(account, total_deposited_msat=account.total_deposited_msat + amount_msat)
+        account = account._replace(total_deposited_msat=account.total_deposited_msat + amount_msat)
         book.post(account, amount_msat, "deposit", self._operation_id, description="Profit")
         return amount_msat
 

@@ -8,7 +8,7 @@ Laws
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -236,7 +236,7 @@ class ResetChild(Command[None]):
         """Move the base."""
         _, child = _family(book, self.parent, self.child)
         if child.limit_base_msat != child.total_spent_msat:
-            book.put_account(replace(child, limit_base_msat=child.total_spent_msat))
+            book.put_account(child._replace(limit_base_msat=child.total_spent_msat))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +258,7 @@ class RevokeChild(Command[None]):
         """Say when, once."""
         _, child = _family(book, self.parent, self.child)
         if child.revoked_at is None:
-            book.put_account(replace(child, revoked_at=book.now))
+            book.put_account(child._replace(revoked_at=book.now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +288,7 @@ class RevokeSelf(RowCommand[None]):
             raise KeyNotEmpty
         if await self._is_owed(transaction, account.id):
             raise KeyNotEmpty("Money may still come to the key: a token nobody claimed, or a way.")
-        book.put_account(replace(account, revoked_at=book.now))
+        book.put_account(account._replace(revoked_at=book.now))
 
     async def _is_owed(self, transaction: Transaction, key_id: str) -> bool:
         out = or_(

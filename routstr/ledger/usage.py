@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routstr.core.outcome import FAILURES
 from routstr.core.quantiles import BOUNDS, Histogram
-from routstr.ledger.bulk import Columns, rows_as_table
+from routstr.ledger.changes import Columns, rows_as_table
 from routstr.ledger.columns import UtcTime, time_text
 from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.engine import Dialect

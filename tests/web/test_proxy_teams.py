@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -54,7 +54,7 @@ class InMinute(Command[None]):
 
     def apply(self, book: Book) -> None:
         for key in self.keys:
-            book.put_account(replace(book.account(key), rate_minute=self.minute))
+            book.put_account(book.account(key)._replace(rate_minute=self.minute))
 
 
 def refused(answer: httpx.Response) -> tuple[int, str]:
