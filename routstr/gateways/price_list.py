@@ -12,7 +12,6 @@ from decimal import ROUND_UP, Decimal
 from functools import cache
 from typing import Final
 
-from genai_prices.data import providers
 from genai_prices.data_snapshot import DataSnapshot
 from genai_prices.types import ModelInfo, TieredPrices
 
@@ -94,6 +93,8 @@ def known_price(
 
 @cache
 def _bundled() -> DataSnapshot:
+    from genai_prices.data import providers  # noqa: PLC0415 - 5 MB that only some nodes need
+
     return DataSnapshot(providers=providers, from_auto_update=False)
 
 
