@@ -41,7 +41,7 @@ SQLITE_PRAGMAS: Final = (
     "trusted_schema=OFF",
     "cell_size_check=ON",
     "mmap_size=0",
-    "cache_size=-65536",  # KiB: the hot indexes stay in memory
+    "cache_size=-16384",  # KiB a connection: the hot indexes' roots; the system caches the rest
     "wal_autocheckpoint=10000",  # pages, 40 MB: a checkpoint costs as much as many commits
 )
 POSTGRES_SESSION: Final = {
