@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import pytest
 
+from demo.process import ServerProcess
 from demo.servers import DemoUpstream, Node
 from tests.harness.nursery import NurseryProcess
 
@@ -22,7 +23,7 @@ class NodeProcess(Node):
     `arm("…:3")` the third time. A node is disarmed again by `arm(None)`.
     """
 
-    process_type = NurseryProcess
+    process_type: type[ServerProcess] = NurseryProcess
 
     def __init__(
         self, directory: Path, *, settings: Mapping[str, str], failpoint: str | None = None
