@@ -59,7 +59,10 @@ def test_env_example_names_settings_only() -> None:
     names = set(re.findall(r"^#?([A-Z_]+)=", known, re.MULTILINE))
     assert names
     assert names <= {name for name, _ in settings()}
-    assert re.findall(r"^#([A-Z_]+)=", for_compose, re.MULTILINE) == ["POSTGRES_PASSWORD"]
+    assert re.findall(r"^#([A-Z_]+)=", for_compose, re.MULTILINE) == [
+        "POSTGRES_PASSWORD",
+        "SITE_ADDRESS",
+    ]
 
 
 def test_every_command_it_names_exists() -> None:
