@@ -19,6 +19,7 @@ from routstr.flows.house.herald import Herald
 from routstr.flows.house.passwords import Passwords
 from routstr.flows.limits import Limits, NodeFacts
 from routstr.flows.live import Live, Switches
+from routstr.flows.long_bodies import LongBodies
 from routstr.flows.meters import Meters
 from routstr.flows.rations import EarlyLeaves, Misses
 from routstr.flows.tasks import RunningHolds, TaskOwner
@@ -104,6 +105,7 @@ class Context:
     failpoint: Failpoint
     one_shots: set[str] = field(default_factory=set)
     admission: Admission = field(default_factory=Admission)
+    long_bodies: LongBodies = field(default_factory=LongBodies)
     meters: Meters = field(default_factory=Meters)
     rates: RateSources | None = None
     traces: Traces | None = None

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from starlette.routing import BaseRoute, Match, Route
@@ -31,6 +32,7 @@ from routstr.flows.candidates import candidates_for
 from routstr.flows.catalog import Candidate, Listing, sold_route
 from routstr.flows.catalog import Route as PricedRoute
 from routstr.flows.context import Context
+from routstr.flows.long_bodies import takes_long
 from routstr.flows.offer import payment_required
 from routstr.flows.oneshot import check_payment
 from routstr.flows.operate import check_spending
@@ -89,7 +91,7 @@ class ProxyEndpoint:
         with self._bodies.reading(ctx) as reading:
             body = await reading.body(headers, receive)
             shown = None if payment else shown_credential(ctx, headers)  # who
-            order = parse_order(ctx, sale.dialect, headers, body)  # what
+            order = await read_order(ctx, sale.dialect, headers, body)  # what
             listing = sale.route or ctx.catalog.listing(order.model_id, sale.dialect.path)
             quote = quote_of(order, listing.model)  # at most how much
             candidates = who_serves(ctx, listing, sale.dialect, order, quote)
@@ -158,10 +160,17 @@ def priced_route(ctx: Context, method: str, path: str) -> PricedRoute | None:
     return ctx.catalog.route(method, f"/v1{bare}") or ctx.catalog.route(method, bare)
 
 
-def parse_order(ctx: Context, dialect: Dialect, headers: Mapping[str, str], body: bytes) -> Order:
-    """The order in a body; raises as `Dialect.parse`."""
-    content_type = headers.get("content-type", "")
-    return dialect.parse(body, content_type=content_type, depth_max=ctx.limits.json_depth_max)
+async def read_order(
+    ctx: Context, dialect: Dialect, headers: Mapping[str, str], body: bytes
+) -> Order:
+    """The order in a body; raises as `Dialect.parse`, and Overloaded."""
+    parse = partial(
+        dialect.parse,
+        body,
+        content_type=headers.get("content-type", ""),
+        depth_max=ctx.limits.json_depth_max,
+    )
+    return await ctx.long_bodies.run(parse) if takes_long(body) else parse()
 
 
 def who_serves(

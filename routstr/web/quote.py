@@ -22,7 +22,7 @@ from routstr.flows.offer import UNIT, offer
 from routstr.web.bodies import Bodies, ClientGone, headers_of
 from routstr.web.deps import Ctx
 from routstr.web.errors import error_response
-from routstr.web.proxy import check_media, parse_order, sale_at
+from routstr.web.proxy import check_media, read_order, sale_at
 from routstr.web.scope import context_of, request_id_of
 
 PATH: Final = "/v1/quote"
@@ -71,7 +71,7 @@ class QuoteEndpoint:
             check_media(headers, sale.dialect)
             with self._bodies.reading(ctx) as reading:
                 body = await reading.body(headers, receive)
-                order = parse_order(ctx, sale.dialect, headers, body)
+                order = await read_order(ctx, sale.dialect, headers, body)
                 listing = sale.route or ctx.catalog.listing(order.model_id, sale.dialect.path)
                 said = orjson.dumps(await _priced(ctx, order, listing.model))
             response = Response(said, media_type="application/json")
