@@ -40,6 +40,7 @@ from routstr.errors import ConfigError
 from routstr.flows.context import Context
 from routstr.flows.house.setup import new_setup_link, setup_url
 from routstr.log import configure
+from routstr.web.descriptors import raise_descriptors
 from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
 from routstr.web.refusal import Refusal
 
@@ -87,6 +88,7 @@ def serve(
         settings = settings.model_copy(update={"workers": workers})
     check_workers(settings)
     configure(settings.log_level, json=settings.log_json)
+    raise_descriptors()
     if settings.workers == 1:
         serve_app(create_app(settings), settings)
     else:

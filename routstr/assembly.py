@@ -57,6 +57,7 @@ from routstr.ledger.seed import acceptance_index, wallet_mnemonic
 from routstr.ledger.target import check_filled
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
+from routstr.web.descriptors import under_way_max
 
 KEY_FILE: Final = "secret.key"
 BACKUPS: Final = "backups"
@@ -223,7 +224,7 @@ async def assemble(
         ),
         misses=Misses(events_max=MISSES_MAX, window_s=MISSES_WINDOW_S, now_s=clock.monotonic),
         failpoint=failpoint,
-        admission=Admission(delay_s=settings.overload_delay_s),
+        admission=Admission(delay_s=settings.overload_delay_s, under_way_max=under_way_max()),
         rates=RateSources(outside),
         traces=_traces(settings, stack),
         lists=ModelLists(),

@@ -1,10 +1,11 @@
 """How many requests may wait for the node itself: as many as it serves within a bearable delay.
 
-Laws: whoever waits for somebody else (an upstream, a mint, another request) is not counted, so ten
-thousand slow streams refuse nobody. `WAITING_MIN` may always wait, so a node never closes. The
-limit follows what is measured: it shrinks while requests wait for longer than they may, and grows
-while they wait for less than half of that and it is needed. As a wait tells of the limit when it
-began, and the limit at most doubles meanwhile, growing never leads to waiting for too long.
+Laws: no more run at once than the system has connections for. Who waits for somebody else (an
+upstream, a mint, another request) is not counted as waiting, so ten thousand slow streams refuse
+nobody. `WAITING_MIN` may always wait, so a node never closes. The limit follows what is measured:
+it shrinks while requests wait for longer than they may, and grows while they wait for less than
+half of that and it is needed. As a wait tells of the limit when it began, and the limit at most
+doubles meanwhile, growing never leads to waiting for too long.
 """
 
 from typing import Final
@@ -13,6 +14,7 @@ DELAY_S: Final = 1.0
 WAITING_MIN: Final = 64
 WAITING_MAX: Final = 4_096
 WAITING_AT_FIRST: Final = 1_024
+UNDER_WAY_MAX: Final = 16_384
 SHRINK_BY: Final = 4  # a quarter at a time
 
 
@@ -22,9 +24,11 @@ class Admission:
     A request may wait for `delay_s`, or about that: the limit only follows.
     """
 
-    def __init__(self, *, delay_s: float = DELAY_S) -> None:
+    def __init__(self, *, delay_s: float = DELAY_S, under_way_max: int = UNDER_WAY_MAX) -> None:
         """Nobody waits."""
         self._delay_s = delay_s
+        self._under_way_max = under_way_max
+        self.under_way = 0
         self._since_s: dict[str, float] = {}
         self._shrunk_at_s: float = 0
         self.limit = WAITING_AT_FIRST
@@ -38,7 +42,10 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether no other request may come in."""
-        return len(self._since_s) + self.knocking >= self.limit
+        return (
+            len(self._since_s) + self.knocking >= self.limit
+            or self.under_way + self.knocking >= self._under_way_max
+        )
 
     def knock(self) -> None:
         """One may come in that is not read yet: it is counted until `settle_in`, then by `enter`.
@@ -50,6 +57,14 @@ class Admission:
     def settle_in(self) -> None:
         """Whoever knocked is about to enter."""
         self.knocking = 0
+
+    def begin(self) -> None:
+        """A request is under way from now on, whoever it waits for, until `end`."""
+        self.under_way += 1
+
+    def end(self) -> None:
+        """It is over."""
+        self.under_way -= 1
 
     def enter(self, request_id: str, now_s: float) -> None:
         """It waits for the node from now on."""

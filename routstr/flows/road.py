@@ -28,6 +28,7 @@ def begin(ctx: Context, purchase: Purchase, *, request_id: str) -> Exchange:
         queue=queue,
         dialect=purchase.dialect,
     )
+    ctx.admission.begin()
     if not _waits_for_mint(purchase.credential):
         ctx.admission.enter(request_id, ctx.monotonic_s())
     ctx.tasks.start(_travel(ctx, exchange, purchase), name=request_id)
@@ -81,6 +82,7 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
         exchange.refuse(error)
     finally:
         ctx.admission.forget(exchange.request_id)
+        ctx.admission.end()
         # No money here: a hold that was not settled ends with its lease.
         ctx.holds.remove(exchange.request_id)
         if exchange.one_shot is not None:

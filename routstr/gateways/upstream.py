@@ -45,7 +45,7 @@ from routstr.log import Secret
 
 __all__ = ["Deadlines", "HoldProof", "UpstreamClient", "UpstreamReply"]
 
-CONNECTIONS_MAX: Final = 1_024
+CONNECTIONS_MAX: Final = 16_384  # streams that are silent for an hour take one each
 KEEPALIVE_S: Final = 15  # below what servers keep, so a reused connection is rarely a dead one
 READ_BUFFER_BYTES: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 8 * 1024

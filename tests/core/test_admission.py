@@ -74,6 +74,18 @@ def test_who_waits_for_somebody_else_is_not_counted() -> None:
     assert (admission.waiting, admission.limit) == (0, Admission().limit)
 
 
+def test_no_more_run_at_once_than_there_are_connections_for() -> None:
+    admission = Admission(under_way_max=2)
+    admission.begin()
+    admission.knock()
+    assert admission.is_full
+    admission.settle_in()
+    admission.begin()
+    assert admission.is_full
+    admission.end()
+    assert not admission.is_full
+
+
 def test_what_arrives_together_is_counted_before_it_is_read() -> None:
     admission = Admission()
     while not admission.is_full:

@@ -89,7 +89,7 @@ async def test_the_quick_refusal_says_what_the_ordinary_one_does(full: Shop) -> 
         empty(full)
         bought = await http.post(PATH, headers=key.headers, json=order())
         assert bought.status_code == 200  # on the very connection that was refused
-    assert full.ctx.admission.waiting == 0
+    assert (full.ctx.admission.waiting, full.ctx.admission.under_way) == (0, 0)
 
 
 async def test_what_could_be_meant_in_two_ways_is_read_with_care(full: Shop) -> None:
