@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from types import FrameType
 from typing import Annotated, Any, Final
 
@@ -42,6 +42,7 @@ from routstr.flows.house.setup import new_setup_link, setup_url
 from routstr.log import configure
 from routstr.web.descriptors import raise_descriptors
 from routstr.web.head import REQUEST_LINE_BYTES_MAX, bounded_head
+from routstr.web.metrics import said
 from routstr.web.refusal import Refusal
 
 STOP_MARGIN_S: Final = 5
@@ -151,11 +152,15 @@ async def _serve(
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + STOP_MARGIN_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    async with app.router.lifespan_context(app):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.router.lifespan_context(app))
         if worker is None:
             await _tell_first_link(getattr(app.state, "ctx", None), door)
         else:
             worker.watch_parent()
+            app.state.siblings = worker.siblings
+            telling = await worker.siblings.serve(lambda: said(app.state.ctx))
+            stack.callback(telling.close)
         _settle_memory()
         server = GracefulServer(config, drain_s=settings.shutdown_drain_s, worker=worker)
         await server.serve(sockets=[door])

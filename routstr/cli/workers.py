@@ -21,11 +21,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NoReturn
 
 import structlog
 import typer
 
+from routstr.cli.siblings import Siblings
 from routstr.config import Settings
 from routstr.errors import ConfigError, RoutstrError
 
@@ -69,9 +72,9 @@ class Worker:
     """One process of several. `lifeline` reads as ended when the parent is gone."""
 
     number: int
-    count: int
     lifeline: int
     serving: int
+    siblings: Siblings
 
     def note_serving(self) -> None:
         """Tell the parent that requests are taken."""
@@ -111,9 +114,15 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(1, count + 1)]
         self._lifeline, self._life = os.pipe()
         self._is_stopping = False
+        self._directory = Path()
 
     def run(self) -> int:
         """Serve until told to end; the exit status. Raises RoutstrError when none can serve."""
+        with TemporaryDirectory(prefix="routstr-") as directory:  # of this user alone
+            self._directory = Path(directory)
+            return self._run()
+
+    def _run(self) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if (status := self._prepared()) != ENDED or self._is_stopping:
@@ -158,7 +167,10 @@ class Supervisor:
     def _start(self, slot: _Slot) -> None:
         reading, writing = os.pipe()
         worker = Worker(
-            number=slot.number, count=len(self._slots), lifeline=self._lifeline, serving=writing
+            number=slot.number,
+            lifeline=self._lifeline,
+            serving=writing,
+            siblings=Siblings(self._directory, number=slot.number, count=len(self._slots)),
         )
 
         def work() -> None:

@@ -24,16 +24,33 @@ class Gauges:
 
     exposure_msat: int
     exposure_msat_max: int
-    running: int
-    one_shots: int
-    tasks: int
-    ledger_queued: int
-    upstreams: tuple[UpstreamHealth, ...]
     operations: dict[str, int]
     mint_silent_s: dict[str, float | None]
     jobs: tuple[JobGauge, ...]
     breaches: dict[str, int]
     paused: dict[str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessGauges:
+    """A moment of this process alone."""
+
+    running: int
+    one_shots: int
+    tasks: int
+    ledger_queued: int
+    upstreams: tuple[UpstreamHealth, ...]
+
+
+def process_gauges(ctx: Context) -> ProcessGauges:
+    """Look at what memory has."""
+    return ProcessGauges(
+        running=len(ctx.holds),
+        one_shots=len(ctx.one_shots),
+        tasks=len(ctx.tasks),
+        ledger_queued=ctx.ledger.queued,
+        upstreams=tuple(ctx.upstream.health()),
+    )
 
 
 async def gauges(ctx: Context) -> Gauges:
@@ -47,11 +64,6 @@ async def gauges(ctx: Context) -> Gauges:
     return Gauges(
         exposure_msat=ctx.ledger.held_msat,
         exposure_msat_max=ctx.ledger.held_msat_max,
-        running=len(ctx.holds),
-        one_shots=len(ctx.one_shots),
-        tasks=len(ctx.tasks),
-        ledger_queued=ctx.ledger.queued,
-        upstreams=tuple(ctx.upstream.health()),
         operations=stored.operations,
         mint_silent_s={
             url: None if at is None else (now - at).total_seconds()

@@ -1,12 +1,16 @@
-"""`/metrics`: what this process counted and how the node is, as Prometheus reads it.
+"""`/metrics`: what the node's processes counted and how it is, as Prometheus reads it.
+
+Whichever worker is asked asks the others, so that one scrape has them all; then each sample of a
+process says which one it is of, by the label `process`.
 
 For the operator alone: an admin token, or a program on this machine. No label holds anything of a
 user; the words are fixed, or names the operator gave.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -19,7 +23,7 @@ from prometheus_client.core import (
 from routstr.core.breaker import State
 from routstr.core.histogram import Histogram
 from routstr.flows.context import Context
-from routstr.flows.gauges import Gauges, gauges
+from routstr.flows.gauges import Gauges, ProcessGauges, gauges, process_gauges
 from routstr.web.admin.guard import reading_admin
 from routstr.web.admin.origin import is_local_name
 from routstr.web.deps import Ctx
@@ -42,11 +46,71 @@ async def metrics(request: Request, ctx: Ctx) -> Response:
     """Counters since the start, and gauges of this moment."""
     if not is_from_here(request, ctx):
         await reading_admin(request, ctx)
-    families = [*counted(ctx), *measured(await gauges(ctx))]
+    own: Iterable[Metric] = of_process(ctx)
+    others: Siblings | None = getattr(request.app.state, "siblings", None)
+    if others is not None:
+        own = together({**await others.ask(), others.number: said(ctx)})
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Given(families))
-    ProcessCollector(registry=registry)
+    registry.register(_Given([*own, *measured(await gauges(ctx))]))
     return Response(generate_latest(registry), media_type=FORMAT)
+
+
+# ── of several processes ──────────────────────────────────────────────────────────────────────
+
+
+class Siblings(Protocol):
+    """The other workers of this node."""
+
+    @property
+    def number(self) -> int:
+        """Which one this is."""
+        ...
+
+    async def ask(self) -> Mapping[int, bytes]:
+        """What each of the others has `said`; who does not answer is left out."""
+        ...
+
+
+def said(ctx: Context) -> bytes:
+    """What this process has counted, for the others."""
+    return orjson.dumps(
+        [
+            [each.name, each.documentation, each.type, [sample[:3] for sample in each.samples]]
+            for each in of_process(ctx)
+        ]
+    )
+
+
+def together(said: Mapping[int, bytes]) -> Iterator[Metric]:
+    """What several have said, as one, each sample with its process; and who has said anything."""
+    families: dict[str, Metric] = {}
+    for process, text in sorted(said.items()):
+        for name, told, kind, samples in orjson.loads(text):
+            family = families.setdefault(name, Metric(name, told, kind))
+            for sample, labels, value in samples:
+                family.add_sample(sample, {**labels, "process": str(process)}, value)
+    yield from families.values()
+    yield _by(
+        "process_up",
+        "Which processes of this node have told what they counted",
+        "process",
+        ((str(process), 1.0) for process in sorted(said)),
+    )
+
+
+def of_process(ctx: Context) -> Iterator[Metric]:
+    """What this process counted, how it is, and what it uses."""
+    yield from counted(ctx)
+    now = process_gauges(ctx)
+    for name, told, value in (
+        ("running_requests", "Paid requests under way here", now.running),
+        ("one_shots_waiting", "Payments for one request whose hold is not made", now.one_shots),
+        ("tasks", "Tasks that outlive their request", now.tasks),
+        ("ledger_queue", "Commands that wait for the ledger", now.ledger_queued),
+    ):
+        yield GaugeMetricFamily(f"routstr_{name}", told, value=value)
+    yield from _of_upstreams(now)
+    yield from ProcessCollector(registry=None).collect()
 
 
 def is_from_here(request: Request, ctx: Context) -> bool:
@@ -126,14 +190,10 @@ def _histogram(name: str, told: str, histogram: Histogram, per: int) -> Metric:
 
 
 def measured(now: Gauges) -> Iterator[Metric]:
-    """How the node, its upstreams, mints, jobs and books are."""
+    """How the node, its mints, jobs and books are: what all its processes see alike."""
     for name, told, value in (
         ("exposure_msat", "What all holds promise together", now.exposure_msat),
         ("exposure_msat_max", "The most they may", now.exposure_msat_max),
-        ("running_requests", "Paid requests under way here", now.running),
-        ("one_shots_waiting", "Payments for one request whose hold is not made", now.one_shots),
-        ("tasks", "Tasks that outlive their request", now.tasks),
-        ("ledger_queue", "Commands that wait for the ledger", now.ledger_queued),
     ):
         yield GaugeMetricFamily(f"routstr_{name}", told, value=value)
     yield _by(
@@ -143,14 +203,13 @@ def measured(now: Gauges) -> Iterator[Metric]:
     yield _by("mint_silent_seconds", "Since the mint last answered", "mint", silent)
     yield _by("audit_breaches", "What the last audit found", "invariant", now.breaches.items())
     yield _by("paused", "Whether the operator paused it", "what", now.paused.items())
-    yield from _of_upstreams(now)
     done = [each for each in now.jobs if each.ok is not None and each.age_s is not None]
     yield _by("job_ok", "Whether its last run went well", "job", ((j.name, j.ok) for j in done))
     ages = ((each.name, each.age_s) for each in done)
     yield _by("job_age_seconds", "Since its last run", "job", ages)
 
 
-def _of_upstreams(now: Gauges) -> Iterator[Metric]:
+def _of_upstreams(now: ProcessGauges) -> Iterator[Metric]:
     each = now.upstreams
     yield _by(
         "upstream_up",

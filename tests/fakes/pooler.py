@@ -20,6 +20,7 @@ class Pooler:
         self.port = 0
         self.swallowed = 0
         self.stirred = asyncio.Event()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
         self._door = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -33,9 +34,14 @@ class Pooler:
         trace: TracebackType | None,
     ) -> None:
         self._door.close()
-        await self._door.wait_closed()
+        for client in self._open.values():
+            client.transport.abort()
+        await asyncio.gather(*list(self._open))
 
     async def _serve(self, asks: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._open[serving] = answers
         server, to_server = await asyncio.open_connection(*self._server_at)
         try:
             async with asyncio.TaskGroup() as both:
@@ -44,6 +50,7 @@ class Pooler:
         except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
+            del self._open[serving]
             for each in (answers, to_server):
                 each.close()
 

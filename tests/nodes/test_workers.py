@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -33,6 +34,12 @@ async def test_a_worker_that_dies_is_replaced_and_all_end_together(
     first, second = await serving(node, 2)
     assert node.log.count("Set up the dashboard, once: ") == 1
     key = await funded(http, node, mint, 1_000)
+    for _ in range(2):  # whichever is asked, it tells of both
+        metrics = (await http.get(f"{node.url}/metrics", headers={"connection": "close"})).text
+        assert re.findall(r'routstr_process_up{process="(\d)"} 1', metrics) == ["1", "2"]
+        assert metrics.count("# TYPE process_resident_memory_bytes gauge") == 1
+        assert len(re.findall(r'process_resident_memory_bytes{process="\d"}', metrics)) == 2
+        assert len(re.findall(r"^routstr_exposure_msat ", metrics, re.MULTILINE)) == 1
     os.kill(first, signal.SIGKILL)
     answers = await asyncio.gather(  # on new connections: all of them find somebody
         *(
