@@ -120,8 +120,8 @@ db-current: $(NODE) ## The version the database has
 db-history: $(NODE) ## All migrations, newest first
 	@$(ALEMBIC) history --indicate-current
 
-seed: $(NODE) ## Fill a new one with a node's life (KEYS=100000 TRANSACTIONS=5000000)
-	@KEYS="$(KEYS)" TRANSACTIONS="$(TRANSACTIONS)" $(BIN)/python -m bench.seed
+seed: $(NODE) ## Fill a new one with a node's life (KEYS=100000 TRANSACTIONS=5000000 LEAN=)
+	@KEYS="$(KEYS)" TRANSACTIONS="$(TRANSACTIONS)" LEAN="$(LEAN)" $(BIN)/python -m bench.seed
 
 ##@ Look after it
 .PHONY: clean lock

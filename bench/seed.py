@@ -4,6 +4,7 @@
 (DATABASE_URL, or SQLite in DATA_DIR), which must be new. `routstr audit --full` finds it whole:
 each key's chain, each deposit with its operation, outputs and coins, each withdrawal with its coin.
 What is not real is the mint: nobody takes its coins back, and their secrets are one sealed text.
+`LEAN=1` is for sizes that no page is tried on, ten million keys and more (`seed_lean.py`).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from typing import Final
 from sqlalchemy import insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bench.seed_lean import ROWS_PER_KEY, LeanWriter
 from bench.seed_rows import OUT_EVERY, UNCLAIMED_MAX, Sealed, Size, Writer
 from routstr.assembly import Ids, open_ledger
 from routstr.config import load_settings
@@ -32,6 +34,7 @@ from routstr.ecash.token import Token, encode_token_v4
 from routstr.errors import ConfigError
 from routstr.flows.house.rollup import MINUTES_KEPT, floor_to, times_of
 from routstr.ledger.engine import Database, Dialect
+from routstr.ledger.partitions import make_months
 from routstr.ledger.reads import DEPOSIT, KEY, TRANSACTION, WITHDRAWAL
 from routstr.ledger.sagas import KEYSET, MINT
 from routstr.ledger.usage import (
@@ -44,18 +47,25 @@ from routstr.ledger.usage import (
     spans_of,
     sum_up,
 )
+from routstr.ledger.vacuum import SAMPLE_ROWS
 from routstr.ledger.vault import Vault
 from routstr.log import configure
 
 KEYS: Final = 100_000
 TRANSACTIONS: Final = 5_000_000
 DAYS: Final = 60
+LEAN_DAYS: Final = 360
 MINT_URL: Final = "https://mint.seed.example"
 COIN_BITS: Final = 41
 
-# Not unique and not in the order of time: quicker made at the end than kept on the way.
-LATE_INDEXES: Final = re.compile(
-    r"ix_(transaction_api_key_id|reservation_api_key_id|reservation_sp)"
+# Quicker made at the end than kept on the way: what SQLite lets go of, and what PostgreSQL does.
+LATE_INDEXES: Final = re.compile(r"ix_(transaction_(?!first|default|y)|reservation_)\w+$")
+LATE_KEYS: Final = text(
+    "SELECT CAST(c.conrelid AS regclass) AS of, c.conname AS name,"
+    " pg_get_constraintdef(c.oid) AS key FROM pg_constraint c"
+    " WHERE c.contype IN ('p', 'u') AND (c.conrelid IN (SELECT relid FROM"
+    " pg_partition_tree(CAST('\"transaction\"' AS regclass)))"
+    " OR c.conrelid = CAST('transaction_operation' AS regclass))"
 )
 
 Run = Callable[[str], Awaitable[None]]
@@ -78,9 +88,16 @@ async def seed(
     transactions: int,
     now: datetime,
     days: int = DAYS,
+    lean: bool = False,
 ) -> Seeded:
-    """Fill a database that is migrated and new. Raises ConfigError for one that has lived."""
-    requests = transactions - keys - -(-keys // OUT_EVERY)
+    """Fill a database that is migrated and new. Raises ConfigError for one that has lived.
+
+    Lean books have no more than the audit needs, and no sums: the job that makes them is quick.
+    """
+    if lean:
+        requests = max(1, transactions - ROWS_PER_KEY * keys - 1)
+    else:
+        requests = transactions - keys - -(-keys // OUT_EVERY)
     if keys < 1 or requests < 1:
         raise ConfigError("TRANSACTIONS: more than KEYS and a fifth of them")
     async with database.reading() as connection:
@@ -90,20 +107,18 @@ async def seed(
     end_ms = int(now.timestamp() * 1000)
     size = Size(keys=keys, requests=requests, begin_ms=end_ms - days * DAY_S * 1000, end_ms=end_ms)
     sealed = await _mint(database, vault, keys, now)
-    writer = Writer(database.dialect, size, sealed)
     steps: dict[str, float] = {}
-    work = {
-        "plan": writer.plan(),
-        "keys": writer.keys(),
-        "ecash": [*writer.brought(), *writer.coins()],
-        "holds": [writer.holds()],
-        "chain": [writer.chain()],
-    }
+    work = _lived(database.dialect, size, sealed)
+    if lean:
+        work = LeanWriter(database.dialect, size, sealed).work()
     if database.dialect == "sqlite":
         await database.close()  # its connections open again by themselves
         await asyncio.to_thread(_write_sqlite, str(database.writer.url.database), work, steps)
     else:
+        await make_months(database, since=now - timedelta(days=days))
         await _write_postgres(database, work, steps)
+    if lean:
+        return Seeded(keys=keys, requests=requests, steps=steps)
     started_s = time.perf_counter()
     await _unclaimed(database, vault, sealed, keys)
     steps["tokens"] = time.perf_counter() - started_s
@@ -111,6 +126,17 @@ async def seed(
     await roll_up(database, since=now - timedelta(days=days), until=now)
     steps["sums"] = time.perf_counter() - started_s
     return Seeded(keys=keys, requests=requests, steps=steps)
+
+
+def _lived(dialect: Dialect, size: Size, sealed: Sealed) -> dict[str, list[str]]:
+    writer = Writer(dialect, size, sealed)
+    return {
+        "plan": writer.plan(),
+        "keys": writer.keys(),
+        "ecash": [*writer.brought(), *writer.coins()],
+        "holds": [writer.holds()],
+        "chain": [writer.chain()],
+    }
 
 
 # ── the ecash that the numbers need ───────────────────────────────────────────────────────────
@@ -188,8 +214,8 @@ def _write_sqlite(path: str, work: dict[str, list[str]], steps: dict[str, float]
             "journal_mode=OFF",
             "synchronous=OFF",
             "locking_mode=EXCLUSIVE",
-            "cache_size=-1000000",
-            "temp_store=MEMORY",
+            "cache_size=-2000000",
+            "temp_store=FILE" if "plan" not in work else "temp_store=MEMORY",
             "foreign_keys=OFF",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -209,7 +235,8 @@ def _write_sqlite(path: str, work: dict[str, list[str]], steps: dict[str, float]
                 connection.execute(statement)
             connection.execute("COMMIT")
             steps[step] = time.perf_counter() - started_s
-        connection.execute("DROP TABLE seed_use")
+        connection.execute("DROP TABLE IF EXISTS seed_use")
+        connection.execute(f"PRAGMA analysis_limit={SAMPLE_ROWS}")
         connection.execute("ANALYZE")
         connection.execute("PRAGMA locking_mode=NORMAL")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -238,8 +265,12 @@ async def _write_postgres(
             "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()"
         )
         late = [(row.indexname, row.indexdef) for row in rows if LATE_INDEXES.match(row.indexname)]
+        keys = (await connection.execute(LATE_KEYS)).all()
         before = [f"DROP INDEX {name}" for name, _ in late]
-        again = [sql for _, sql in late]
+        before += [f"ALTER TABLE {key.of} DROP CONSTRAINT {key.name}" for key in keys]
+        # Told of an index of partitions is only what it is of its own.
+        again = [sql.replace(" ON ONLY ", " ON ") for _, sql in late]
+        again += [f"ALTER TABLE {key.of} ADD CONSTRAINT {key.name} {key.key}" for key in keys]
         for step, statements in {"": before, **work, "indexes": again}.items():
             started_s = time.perf_counter()
             for statement in statements:
@@ -252,7 +283,7 @@ async def _write_postgres(
                 await connection.exec_driver_sql("ANALYZE seed_use, seed_key, seed_coin")
             steps[step] = time.perf_counter() - started_s
         for table in ("seed_use", "seed_key", "seed_coin"):
-            await connection.exec_driver_sql(f"DROP TABLE {table}")
+            await connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
     async with database.writer.connect() as connection:
         plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
         await plain.exec_driver_sql("SET statement_timeout = 0")
@@ -316,6 +347,7 @@ async def main() -> int:
     """Seed what the settings name; the exit status."""
     configure("WARNING", json=False)
     sizes = {"KEYS": KEYS, "TRANSACTIONS": TRANSACTIONS}
+    lean = bool(_number("LEAN", 0))
     try:
         keys, transactions = (_number(name, usual) for name, usual in sizes.items())
         settings = load_settings()
@@ -328,6 +360,8 @@ async def main() -> int:
                 keys=keys,
                 transactions=transactions,
                 now=datetime.now(UTC),
+                days=_number("DAYS", LEAN_DAYS if lean else DAYS),
+                lean=lean,
             )
             took_s = time.perf_counter() - started_s
     except (ConfigError, ValueError) as error:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from routstr.ledger.engine import Database
 
 MONTHS_AHEAD: Final = 2
+FIRST: Final = "transaction_first"
 DEFAULT: Final = "transaction_default"
 LOCK_TIMEOUT_MS: Final = 1_000
 LOCK_NOT_FREE: Final = "55P03"
@@ -36,11 +37,12 @@ TRIGGERS: Final = {
     " REFERENCING NEW TABLE AS added FOR EACH STATEMENT"
     " EXECUTE FUNCTION routstr_note_operations()",
 }
-BOUNDS: Final = text(
-    "SELECT pg_get_expr(c.relpartbound, c.oid) AS bounds FROM pg_inherits i"
-    " JOIN pg_class c ON c.oid = i.inhrelid"
+PARTS: Final = (
+    "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
     " WHERE i.inhparent = CAST('\"transaction\"' AS regclass)"
 )
+BOUNDS: Final = text(f"SELECT pg_get_expr(c.relpartbound, c.oid) {PARTS}")
+NAMES: Final = text(f"SELECT c.relname {PARTS}")
 NEWEST: Final = text(f"SELECT max(timestamp) FROM {DEFAULT}")
 UNTIL: Final = re.compile(r"TO \('(?P<end>[^']+)'\)")
 
@@ -51,13 +53,18 @@ def month_after(moment: datetime, count: int = 1) -> datetime:
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
-async def make_months(database: Database) -> int:
-    """Make what is missing of this month and the next ones; how many partitions were made."""
+async def make_months(database: Database, *, since: datetime | None = None) -> int:
+    """Make what is missing of this month and the next ones; how many partitions were made.
+
+    With `since` a chain without rows, which has months already, gets those from then on as well.
+    """
     if database.dialect == "sqlite":
         return 0
     try:
         async with database.writer.begin() as connection:
             await connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+            if since is not None:
+                await _begin_at(connection, month_after(since, 0))
             if not await _is_due(connection):
                 return 0
             # Held against another node at the same work, and against rows for the default one.
@@ -67,6 +74,18 @@ async def make_months(database: Database) -> int:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_FREE:
             raise
         return 0
+
+
+async def _begin_at(connection: AsyncConnection, begin: datetime) -> None:
+    """Leave nothing of an empty chain but its first partition, up to then, and the default one."""
+    assert await connection.scalar(text('SELECT 1 FROM "transaction" LIMIT 1')) is None
+    for name in list(await connection.scalars(NAMES)):
+        if name == FIRST:
+            await _run(connection, f'ALTER TABLE "transaction" DETACH PARTITION {FIRST}')
+        elif name != DEFAULT:
+            await _run(connection, f"DROP TABLE {name}")
+    until = f"FOR VALUES FROM (MINVALUE) TO ('{begin}')"
+    await _run(connection, f'ALTER TABLE "transaction" ATTACH PARTITION {FIRST} {until}')
 
 
 async def _is_due(connection: AsyncConnection) -> bool:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -75,12 +76,12 @@ class Postgres:
 
 
 class EmbeddedPostgres(Postgres):
-    """The server from the wheel, on a free port and a temporary data directory."""
+    """The server from the wheel, on a free port; its data are temporary, or stay in `home`."""
 
-    def __init__(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="postgres-"))
+    def __init__(self, home: Path | None = None, *, options: Sequence[str] = ()) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="postgres-")) if home is None else home
         self._data = self._home / "data"
-        self._data.mkdir(mode=0o700)
+        self._data.mkdir(mode=0o700, exist_ok=True)
         programs = installed_programs()
         if os.geteuid() == 0:
             programs = lent_programs(programs, self._home, self._data)
@@ -100,11 +101,32 @@ class EmbeddedPostgres(Postgres):
                 *("-c", "unix_socket_directories="),
                 *("-c", f"max_connections={CONNECTIONS_MAX}"),
                 *("-c", "dynamic_shared_memory_type=mmap"),  # leaves nothing behind when killed
+                *(each for option in options for each in ("-c", option)),
             ),
             env=environment(),
             cwd=self._home,
             log_path=self._home / "log",
         )
+
+    def named(self, name: str, *, fresh: bool) -> str:
+        """The URL of a database that stays; `fresh` makes it anew."""
+        if fresh:
+            self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            self.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        return f"{self.url.rpartition('/')[0]}/{name}".replace("postgresql://", SCHEME)
+
+    def cpu_s(self) -> float:
+        """What the server and its processes have used, those that have ended included."""
+        postmaster = (self._data / "postmaster.pid").read_text().splitlines()[0]
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                if fields[1] == postmaster:
+                    ticks += int(fields[11]) + int(fields[12])
+                elif path.parent.name == postmaster:
+                    ticks += sum(int(each) for each in fields[11:15])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def create_cluster(self) -> None:
         """Make the data directory, once."""
@@ -162,9 +184,10 @@ def lent_programs(programs: Path, home: Path, data: Path) -> Path:
     """A copy of the programs and their libraries that the poor user can reach, and the data given
     to it: the project may lie in a directory that only root can enter."""
     package = programs.parent.parent
-    shutil.copytree(programs.parent, home / PACKAGE / INSTALLATION, symlinks=True)
+    if not (home / PACKAGE).exists():
+        shutil.copytree(programs.parent, home / PACKAGE / INSTALLATION, symlinks=True)
     libraries = package.with_name(f"{PACKAGE}.libs")
-    if libraries.exists():
+    if libraries.exists() and not (home / libraries.name).exists():
         shutil.copytree(libraries, home / libraries.name, symlinks=True)
     user = pwd.getpwnam(POOR_USER)
     os.chown(data, user.pw_uid, user.pw_gid)
