@@ -78,13 +78,25 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedReceipt:
-    """A receipt in both its forms: the JSON `document`, and `compact` for a header.
+    """A receipt in both its forms, each made when it is asked for: hardly anybody wants both.
 
-    `compact` is base64url of the signed bytes, a dot, and the signature in hex.
+    `members` are what is signed, `signed` their bytes, `signature` has 128 hex.
     """
 
-    document: bytes
-    compact: str
+    members: Mapping[str, object]
+    signed: bytes
+    signature: str
+
+    @property
+    def document(self) -> bytes:
+        """The receipt as JSON."""
+        return canonical({**self.members, SIGNATURE: self.signature})
+
+    @property
+    def compact(self) -> str:
+        """For a header: base64url of the signed bytes, a dot, and the signature in hex."""
+        payload = base64.urlsafe_b64encode(self.signed).rstrip(b"=").decode()
+        return f"{payload}.{self.signature}"
 
 
 # ── making one ────────────────────────────────────────────────────────────────────────────────
@@ -99,11 +111,7 @@ def signed_receipt(
     """
     members = _members(settlement, pubkey)
     signed = canonical(members)
-    signature = sign(digest(signed))
-    payload = base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
-    return SignedReceipt(
-        document=canonical({**members, SIGNATURE: signature}), compact=f"{payload}.{signature}"
-    )
+    return SignedReceipt(members=members, signed=signed, signature=sign(digest(signed)))
 
 
 def canonical(members: Mapping[str, object]) -> bytes:

@@ -85,10 +85,9 @@ async def answer_whole(
     turns.judged(verdict)
     if came_to_nothing(verdict, tally) and turns.go_on():
         return False
-    passed = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
-    answer = Answer(
-        status=reply.status, headers=passed | paid_headers(ctx, exchange, reserved), body=read.body
-    )
+    headers = {name: reply.headers[name] for name in _PASSED_DOWN if name in reply.headers}
+    headers |= paid_headers(ctx, exchange, reserved)
+    answer = Answer(status=reply.status, headers=headers, body=read.body)
     bill = await settle(
         ctx,
         exchange,
@@ -102,17 +101,8 @@ async def answer_whole(
         error.headers |= receipt_headers(bill.signed)
         raise error
     change = None if exchange.one_shot is None else await give_change(ctx, exchange)
-    answer = priced(purchase.dialect, answer, bill.receipt)
-    exchange.answer_with(
-        replace(
-            answer,
-            headers={
-                **answer.headers,
-                **receipt_headers(bill.signed),
-                **exchange.claim_headers(change),
-            },
-        )
-    )
+    said = {**receipt_headers(bill.signed), **exchange.claim_headers(change)}
+    exchange.answer_with(priced(purchase.dialect, answer, bill.receipt, said))
     return True
 
 
@@ -124,10 +114,12 @@ def _refused(reply: UpstreamReply, read: _Read) -> UpstreamRejected | None:
 
 def _is_kept(purchase: Purchase, reply: UpstreamReply, read: _Read, verdict: Verdict) -> bool:
     """Whether a repeat gets this: JSON for the client, or for one that left and was charged."""
+    if purchase.claim is None:
+        return False
     is_json = reply.content_type == JSON and is_keepable(read.body)
     was_charged = verdict.outcome is Outcome.CLIENT_LEFT and verdict.evidence is not Evidence.NONE
     is_answer = verdict.outcome in _ANSWERS or was_charged
-    return purchase.claim is not None and is_json and is_answer
+    return is_json and is_answer
 
 
 def _tally(purchase: Purchase, reply: UpstreamReply, read: _Read, usage_cap: int) -> Tally:

@@ -4,6 +4,7 @@ The upstream's own bytes are kept with what does not change any more; what was c
 left after it are the ledger's to say, and the cost is put in as it was the first time.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -31,12 +32,14 @@ def is_keepable(body: bytes) -> bool:
         return False
 
 
-def priced(dialect: Dialect, answer: Answer, receipt: Receipt) -> Answer:
+def priced(
+    dialect: Dialect, answer: Answer, receipt: Receipt, more_headers: Mapping[str, str]
+) -> Answer:
     """The answer with what it cost, in its headers and where its dialect has a place for it."""
     assert answer.body is not None
     return Answer(
         status=answer.status,
-        headers={**answer.headers, **cost_headers(receipt)},
+        headers={**answer.headers, **cost_headers(receipt), **more_headers},
         body=dialect.with_cost(answer.body, receipt),
     )
 
@@ -84,8 +87,7 @@ def replay(ctx: Context, dialect: Dialect, first: FirstTry, sealed: str) -> Answ
         available_msat=first.available_msat,
     )
     answer = Answer(status=facts["status"], headers=facts["headers"], body=body.encode())
-    again = priced(dialect, answer, receipt)
-    return Answer(status=again.status, headers={**again.headers, REPLAYED: "true"}, body=again.body)
+    return priced(dialect, answer, receipt, {REPLAYED: "true"})
 
 
 def receipt_of(

@@ -20,7 +20,7 @@ from routstr.ledger.book import KeyRef
 from routstr.ledger.holds import Hold, Settle, Settled
 from routstr.ledger.reads import find_key
 from routstr.ledger.reads_ecash import find_deposit
-from routstr.ledger.reads_receipts import Ending, HoldView, find_hold
+from routstr.ledger.reads_receipts import HoldView, find_hold
 
 HEADER: Final = "X-Routstr-Receipt"
 HEADER_BYTES_MAX: Final = 4_096  # what proxies take for granted; beyond it the receipt is asked for
@@ -39,9 +39,10 @@ class ReceiptNotFound(NotFound):
 
 def receipt_headers(receipt: SignedReceipt | None) -> dict[str, str]:
     """What an answer that is no stream says of its receipt."""
-    if receipt is None or len(receipt.compact) > HEADER_BYTES_MAX:
+    compact = None if receipt is None else receipt.compact
+    if compact is None or len(compact) > HEADER_BYTES_MAX:
         return {}
-    return {HEADER: receipt.compact}
+    return {HEADER: compact}
 
 
 def receipt_of_settlement(
@@ -54,22 +55,22 @@ def receipt_of_settlement(
     """
     if settled.ended_at is None:
         return None
-    said = {**command.request_data, "absorbed_msat": settled.absorbed_msat}
-    ending = Ending(
-        charged_msat=settled.charged_msat,
-        balance_after_msat=settled.balance_msat,
-        ended_at=settled.ended_at,
-        said=said,
-    )
-    view = HoldView(
+    said = command.request_data
+    settlement = Settlement(
         request_id=hold.id,
-        api_key_id=hold.api_key_id,
-        spender_id=hold.spender_id,
+        request_sha256=request_sha256,
+        model_id=quote.model_id,
+        price_version=quote.price.version,
+        lines=_lines(said["lines"]),
+        outcome=str(said["outcome"]),
+        evidence=str(said["evidence"]),
         quote_msat=hold.quote_msat,
-        price_snapshot=pinned(quote, request_sha256),
-        ending=ending,
+        charged_msat=settled.charged_msat,
+        absorbed_msat=settled.absorbed_msat,
+        balance_after_msat=None if hold.spender_id else settled.balance_msat,
+        settled_at=int(settled.ended_at.timestamp()),
     )
-    return receipt_of(ctx, view)
+    return _signed(ctx, settlement)
 
 
 async def read_receipt(ctx: Context, headers: Mapping[str, str], request_id: str) -> SignedReceipt:
@@ -151,6 +152,10 @@ def receipt_of(ctx: Context, hold: HoldView) -> SignedReceipt:
         balance_after_msat=None if hold.spender_id else ending.balance_after_msat,
         settled_at=int(ending.ended_at.timestamp()),
     )
+    return _signed(ctx, settlement)
+
+
+def _signed(ctx: Context, settlement: Settlement) -> SignedReceipt:
     return signed_receipt(settlement, pubkey=ctx.receipt_key.public, sign=ctx.receipt_key.sign)
 
 
