@@ -51,6 +51,12 @@ def json_object(data: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
+def piece_in(data: bytes, *, part: Part, usage_cap: int) -> Piece | None:
+    """What the JSON object in `data` says; None if it is something else."""
+    value = json_object(data)
+    return None if value is None else read_piece(value, part=part, usage_cap=usage_cap)
+
+
 def read_piece(value: Mapping[str, object], *, part: Part, usage_cap: int) -> Piece:
     """What `value` says; `part` is where its choices keep their output."""
     choices = value.get("choices")

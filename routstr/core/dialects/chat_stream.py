@@ -8,11 +8,13 @@ for usage (else it is dropped), what trails them without output, and `[DONE]`.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import orjson
 
-from routstr.core.dialects.chat_answer import Part, Piece, read_piece
+from routstr.core.dialects.chat_alike import Alike
+from routstr.core.dialects.chat_answer import Part, Piece, piece_in, read_piece
 from routstr.core.dialects.event_meter import EventMeter
 from routstr.core.pricing import Usage
 from routstr.core.receipt import add_usage, splice_cost, usage_in, usage_object
@@ -46,6 +48,7 @@ class ChatStreamMeter(EventMeter):
         self._finished: set[int] = set()
         self._usage_data: bytes | None = None
         self._goes_on = False
+        self._alike = Alike(partial(piece_in, part=self.part, usage_cap=usage_cap))
 
     @property
     def is_complete(self) -> bool:
@@ -104,6 +107,15 @@ class ChatStreamMeter(EventMeter):
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
+    def _take(self, event: bytes) -> bytes:
+        text_bytes = self._alike.text_bytes_of(event)
+        if text_bytes is None:
+            return super()._take(event)
+        # It says what the one said that it is like, of which all but the text was counted.
+        self._output_text_bytes += text_bytes
+        self._goes_on = True
+        return self._held.release() + event if self._held.events else event
+
     def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:
         piece = read_piece(value, part=self.part, usage_cap=self._usage_cap)
         is_usage_only = self._is_usage_only(piece)
@@ -120,7 +132,10 @@ class ChatStreamMeter(EventMeter):
                 return b""
             self._held.hold_usage(event)
             return self._held.release_over(self._held_bytes_max)
-        return self._held.release() + event if piece.output_seen else self._pass_on(event)
+        if not piece.output_seen:
+            return self._pass_on(event)
+        self._alike.learn(event, piece)
+        return self._held.release() + event
 
     def _pass_malformed(self, event: bytes) -> bytes:
         return self._held.release() + event
