@@ -5,7 +5,7 @@ were. A line ends with LF, CRLF or CR; an event ends with an empty line.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from routstr.errors import UpstreamRequestFailed
@@ -16,6 +16,7 @@ EVENT_BYTES_MAX: Final = 1024 * 1024
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _END_BYTES_MAX: Final = 4
+_LF_END: Final = b"\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -38,13 +39,15 @@ class EventSplitter:
         self._buffer = bytearray()
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
         """Take a chunk and give the events it completes, one by one.
 
         Raises EventTooLarge after the last event that fits; the stream is of no use from there.
         """
-        if not self._buffer and self._is_one_event(chunk):
-            return iter((chunk,))  # the usual chunk, at a tenth of the price
+        if not self._buffer and self._is_whole(chunk):  # as usual, at a tenth of the price
+            if chunk.find(_LF_END) == len(chunk) - len(_LF_END):
+                return (chunk,)
+            return [event + _LF_END for event in chunk[: -len(_LF_END)].split(_LF_END)]
         self._buffer += chunk  # here, not in the iterator: a chunk counts even if nobody looks
         return self._whole_events()
 
@@ -55,12 +58,13 @@ class EventSplitter:
         self._searched = 0
         return tail
 
-    def _is_one_event(self, chunk: bytes) -> bool:
+    def _is_whole(self, chunk: bytes) -> bool:
+        """Whether it ends where an event does, and all its lines end with LF."""
         return (
-            chunk.endswith(b"\n\n")
-            and chunk.find(b"\n\n") == len(chunk) - 2
+            len(chunk) <= self._event_bytes_max
+            and chunk.endswith(_LF_END)
+            and not chunk.endswith(b"\n" + _LF_END)  # there the last LF may begin an event
             and b"\r" not in chunk
-            and len(chunk) <= self._event_bytes_max
         )
 
     def _whole_events(self) -> Iterator[bytes]:

@@ -39,12 +39,17 @@ class Budget:
         self._was_refused = False
         self._cover(hold)
 
+    def is_roomy_for(self, output_tokens: int) -> bool:
+        """Whether `covers` would say yes without doing anything."""
+        ahead_tokens = self._covered_tokens * AHEAD_NUMERATOR
+        return self._covers_all or output_tokens * AHEAD_DENOMINATOR < ahead_tokens
+
     async def covers(self, output_tokens: int) -> bool:
         """Whether the hold covers so many tokens of all choices together, extended if need be.
 
         Waits only when they are used up already; asks ahead, without waiting, at 3/4 of them.
         """
-        if self._is_roomy_for(output_tokens):
+        if self.is_roomy_for(output_tokens):
             return True
         if self._is_covered(output_tokens):
             if self._extension is None and not self._was_refused:
@@ -86,10 +91,6 @@ class Budget:
 
     def _is_covered(self, output_tokens: int) -> bool:
         return self._covers_all or output_tokens <= self._covered_tokens
-
-    def _is_roomy_for(self, output_tokens: int) -> bool:
-        ahead_tokens = self._covered_tokens * AHEAD_NUMERATOR
-        return self._covers_all or output_tokens * AHEAD_DENOMINATOR < ahead_tokens
 
     def _cover(self, hold: Hold) -> None:
         self.hold = hold

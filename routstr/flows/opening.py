@@ -6,7 +6,7 @@ output is, too, and ends with another upstream, or with the client's stream begu
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from routstr.core.dialects import StreamMeter
 from routstr.core.outcome import Ending
@@ -17,8 +17,7 @@ from routstr.gateways.upstream import UpstreamReply
 from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamStalled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """Bytes to hand on, and how the stream ended, if it did.
 
     `trouble` names what is worse about it than its ending says.
@@ -75,10 +74,10 @@ class Opening:
                 data += part.data
                 if self._is_given_up:
                     return Part(data=bytes(data), ending=Ending.STALLED, trouble="slow_first_token")
-                tally = self._meter.tally
-                if tally.malformed_events and not tally.output_seen and self._turns.has_other():
+                seen = self._meter.output_seen
+                if not seen and self._meter.tally.malformed_events and self._turns.has_other():
                     return Part(data=bytes(data), ending=Ending.CUT, trouble="malformed")
-                is_enough = tally.output_seen or len(data) > self._limits.sse_event_bytes_max
+                is_enough = seen or len(data) > self._limits.sse_event_bytes_max
                 if part.ending is not None or is_enough or self._is_late:
                     return Part(data=bytes(data), ending=part.ending)
         finally:

@@ -198,9 +198,10 @@ class _Relay:
                 return self._stopped_or(part.ending)
             # Of a stream that was stopped, only what is on its way is read; of one that is complete
             # only its usage, which is charged as far as it can be paid.
-            is_running = exchange.stopped is None and not meter.is_complete
-            if is_running and not await self._budget.covers(meter.output_tokens_estimate):
-                return self._stopped_or(Ending.BUDGET_EXHAUSTED)
+            if exchange.stopped is None and not meter.is_complete:
+                tokens = meter.output_tokens_estimate
+                if not (self._budget.is_roomy_for(tokens) or await self._budget.covers(tokens)):
+                    return self._stopped_or(Ending.BUDGET_EXHAUSTED)
             part = await next_part(self._reply, meter)
             exchange.watch.heard()
 
@@ -216,23 +217,23 @@ class _Relay:
         """Queue it with the count of the text in it; a full queue pauses the reading."""
         if not data:
             return
+        meter = self._meter
         self._exchange.watch.began_to_answer()
-        tally = self._meter.tally
-        if tally.output_seen and not self._gave_output:
+        if meter.output_seen and not self._gave_output:
             self._gave_output = True
             self._turns.attempt.succeeded()
-        if tally.finish_seen:  # some of what was counted is held back: count what is not
+        if meter.finish_seen:  # some of what was counted is held back: count what is not
             self._text_bytes += self._text_bytes_in(data)
         else:
-            self._text_bytes = tally.output_text_bytes
+            self._text_bytes = meter.output_text_bytes
         await self._exchange.queue.put(
-            Chunk(data=data, text_bytes=self._text_bytes, output_seen=tally.output_seen)
+            Chunk(data=data, text_bytes=self._text_bytes, output_seen=meter.output_seen)
         )
 
     def _text_bytes_in(self, data: bytes) -> int:
         meter = self._new_meter(usage_asked=True)
         meter.feed(data)
-        return meter.tally.output_text_bytes
+        return meter.output_text_bytes
 
     def _stop_reading(self) -> None:
         """Close the upstream: at once, or after the drain if only usage is still to come."""

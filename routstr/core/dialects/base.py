@@ -42,8 +42,18 @@ class StreamMeter(Protocol):
         ...
 
     @property
+    def output_seen(self) -> bool:
+        """Whether there was output so far."""
+        ...
+
+    @property
+    def output_text_bytes(self) -> int:
+        """UTF-8 bytes of the output's text so far."""
+        ...
+
+    @property
     def tally(self) -> Tally:
-        """What was seen so far."""
+        """What was seen so far, all of it."""
         ...
 
     def feed(self, chunk: bytes) -> bytes:

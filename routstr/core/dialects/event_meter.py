@@ -56,16 +56,16 @@ class EventMeter(ABC):
         """
         if self._is_over:
             return b""
-        out = bytearray()
+        out: list[bytes] = []
         try:
             for event in self._splitter.feed(chunk):
-                out += self._take(event)
+                out.append(self._take(event))
                 if self._is_over:
                     break
         except EventTooLarge as error:
             self._is_over = True
-            raise EventTooLarge(self._given(bytes(out))) from error
-        return self._given(bytes(out))
+            raise EventTooLarge(self._given(b"".join(out))) from error
+        return self._given(b"".join(out))
 
     def close(self) -> bytes:
         """Say that the upstream's bytes have ended; gives the last to hand on. Call before `tally`.
@@ -100,30 +100,35 @@ class EventMeter(ABC):
     @property
     def output_tokens_estimate(self) -> int:
         """Output tokens so far: our count, or the upstream's running one if that is higher."""
-        reported = self._usage.output_tokens if self._usage else 0
-        return max(output_tokens_of(self._text_bytes), reported)
+        counted = output_tokens_of(self.output_text_bytes)
+        return counted if self._usage is None else max(counted, self._usage.output_tokens)
+
+    @property
+    def output_seen(self) -> bool:
+        """Whether there was output so far."""
+        return self._output_seen
+
+    @property
+    def output_text_bytes(self) -> int:
+        """UTF-8 bytes of the output's text so far."""
+        return self._output_text_bytes
 
     @property
     def tally(self) -> Tally:
-        """What was seen so far."""
+        """What was seen so far, all of it."""
         return Tally(
             usage=self._usage,
             usage_insane=self._usage_insane,
             finish_seen=self._finish_seen,
             done_seen=self._done_seen,
             output_seen=self._output_seen,
-            output_text_bytes=self._text_bytes,
+            output_text_bytes=self.output_text_bytes,
             malformed_events=self._malformed_events,
             error_seen=self.error is not None,
             bytes_out=self._bytes_out,
         )
 
     # ── what a dialect says ───────────────────────────────────────────────────────────────────
-
-    @property
-    def _text_bytes(self) -> int:
-        """UTF-8 bytes of the output's text so far."""
-        return self._output_text_bytes
 
     @abstractmethod
     def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:

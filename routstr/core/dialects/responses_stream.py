@@ -78,7 +78,8 @@ class ResponsesStreamMeter(EventMeter):
     # ── one event ─────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _text_bytes(self) -> int:
+    def output_text_bytes(self) -> int:
+        """UTF-8 bytes of the output's text so far, or as the end repeats it."""
         return max(self._deltas.text_bytes, self._final_text_bytes)
 
     def _read(self, event: bytes, data: bytes, value: dict[str, object]) -> bytes:
