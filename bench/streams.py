@@ -65,7 +65,8 @@ async def _hold_open(scene: Scene, upstream: StillUpstream) -> Finding:
     with LoneNode(scene.home / "streaming", settings=settings) as node:
         async with scene.customer(node, funds_sat=FUNDS_SAT + 50) as customer:
             await customer.open_key(FUNDS_SAT)
-            await _open(node, customer.key, TOGETHER, listeners := [])
+            listeners: list[_Listener] = []
+            await _open(node, customer.key, TOGETHER, listeners)
             before_ms, before_mib = await _asked_ms(customer), mib_of(node.process.pid)
             await _open(node, customer.key, count - TOGETHER, listeners)
             await asyncio.sleep(RENEW_S + 5)

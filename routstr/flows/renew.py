@@ -5,6 +5,8 @@ renew for `hold_owner_silent_s` ends its requests while it can still settle them
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
@@ -13,6 +15,8 @@ from routstr.flows.context import Context
 from routstr.ledger.holds import Renew
 
 log = structlog.get_logger()
+
+TOGETHER_MAX: Final = 1_000
 
 
 async def renew(ctx: Context) -> None:
@@ -26,11 +30,11 @@ async def renew(ctx: Context) -> None:
     if not holds:
         ctx.holds.note_renewed((), at_s=ctx.monotonic_s(), lease_s=limits.hold_lease_s)
         return
-    command = Renew(holds=holds, owner=ctx.owner, lease_s=limits.hold_lease_s)
+    begun_s = ctx.monotonic_s()
     ctx.failpoint("renew.before")
     try:
         async with asyncio.timeout(limits.hold_renew_s):
-            alive = await ctx.ledger.submit(command)
+            alive = await _renewed(ctx, holds)
     except (ServiceUnavailable, TimeoutError):
         if ctx.holds.renewed_at_s is None:  # it never worked: the silence counts from here
             ctx.holds.renewed_at_s = ctx.monotonic_s()
@@ -40,8 +44,18 @@ async def renew(ctx: Context) -> None:
             ctx.holds.stop(holds)  # those alone: the node itself goes on
         return
     ctx.failpoint("renew.after")
-    ctx.holds.note_renewed(alive, at_s=ctx.monotonic_s(), lease_s=limits.hold_lease_s)
+    ctx.holds.note_renewed(alive, at_s=begun_s, lease_s=limits.hold_lease_s)
     lost = holds.keys() - alive
     if lost:
         log.warning("holds_lost", count=len(lost))
         ctx.holds.stop(lost)
+
+
+async def _renewed(ctx: Context, holds: Mapping[str, str]) -> set[str]:
+    """Those that are alive. Of many some at a time: others' commands get their turn in between."""
+    ids, alive = list(holds), set[str]()
+    for start in range(0, len(ids), TOGETHER_MAX):
+        some = {id_: holds[id_] for id_ in ids[start : start + TOGETHER_MAX]}
+        command = Renew(holds=some, owner=ctx.owner, lease_s=ctx.limits.hold_lease_s)
+        alive |= await ctx.ledger.submit(command)
+    return alive

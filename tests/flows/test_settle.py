@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from routstr.flows.expire import expire
-from routstr.flows.renew import renew
+from routstr.flows.renew import TOGETHER_MAX, renew
 from routstr.ledger.columns import as_time
 from tests.fakes.upstream_script import Gate, Script
 from tests.harness.funding import FundedKey, balance_msat, told, usage_rows
@@ -113,6 +114,34 @@ async def test_renewing_moves_the_deadline(shop: Shop) -> None:
         assert await deadline(shop) > before
         gate.open_for_ever()
         assert (await asked).text.endswith("data: [DONE]\n\n")
+
+
+async def test_thousands_of_holds_are_renewed_some_at_a_time(shop: Shop) -> None:
+    key = await shop.key(FUNDS_MSAT)
+    gone = [Exchange(str(number), key.id) for number in range(2 * TOGETHER_MAX + 1)]
+    for each in gone:
+        shop.ctx.holds.add(each.hold_id, each)
+    before = shop.ctx.ledger.commands
+    await renew(shop.ctx)
+    assert shop.ctx.ledger.commands - before == 3
+    assert all(each.is_stopped for each in gone)  # none of them is in the books
+    for each in gone:
+        shop.ctx.holds.remove(each.hold_id)
+
+
+@dataclass
+class Exchange:
+    """As much of a request as renewing sees."""
+
+    hold_id: str
+    api_key_id: str
+    is_stopped: bool = False
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def renewed(self, lease_until_s: float) -> None:
+        raise AssertionError(lease_until_s)
 
 
 @pytest.mark.parametrize("stream", [False, True])
