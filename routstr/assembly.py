@@ -253,13 +253,16 @@ def _traces(settings: Settings, stack: AsyncExitStack) -> Traces | None:
 
 
 def _mint_client(settings: Settings, clock: WallClock) -> MintClient:
+    def share(whole: int) -> int:  # a mint sees all workers as one node
+        return max(1, whole // settings.workers)
+
     return MintClient(
         mint_urls=settings.cashu_mints,
         clock=clock,
         limits=LaneLimits(
-            calls_max=settings.mint_calls_max,
-            rate_per_minute=settings.mint_calls_per_minute,
-            burst=settings.mint_calls_burst,
+            calls_max=share(settings.mint_calls_max),
+            rate_per_minute=share(settings.mint_calls_per_minute),
+            burst=share(settings.mint_calls_burst),
         ),
         allow_loopback_http=settings.allow_loopback_http,
         connect_s=settings.mint_connect_timeout_s,

@@ -1,6 +1,6 @@
 """What is free for the client and costs the node, counted in sliding windows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from routstr.errors import RateLimited
 
@@ -24,6 +24,11 @@ class Ration:
     def note(self, key: str) -> None:
         """One more."""
         self._events[key] = [*self._recent(key), self._now_s()]
+
+    def put(self, key: str, ages_s: Sequence[float]) -> None:
+        """These, so old, are all there were."""
+        now_s = self._now_s()
+        self._events[key] = sorted(now_s - age_s for age_s in ages_s)
 
     def check(self, key: str) -> None:
         """Raises RateLimited when the ration is used up."""

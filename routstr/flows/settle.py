@@ -26,6 +26,7 @@ from routstr.core.receipt import Receipt
 from routstr.core.signed_receipt import SignedReceipt
 from routstr.errors import RoutstrError, ServiceUnavailable
 from routstr.flows.context import Context
+from routstr.flows.early import count_with_others
 from routstr.flows.exchange import Answer, Exchange
 from routstr.flows.kept import KEPT_S, Keepsake, receipt_of, seal
 from routstr.flows.receipts import bill_lines, receipt_of_settlement
@@ -83,7 +84,8 @@ async def settle(
     cost = cost_of_verdict(verdict, quote.price, hold_msat=hold.amount_msat)
     verdict = with_hold(verdict, cost_msat=cost.total_msat, hold_msat=hold.amount_msat)
     is_free = verdict.evidence is Evidence.NONE and exchange.one_shot is None
-    if verdict.outcome in _LEFT and is_free and exchange.attempts:
+    is_early = verdict.outcome in _LEFT and is_free and bool(exchange.attempts)
+    if is_early:
         ctx.early_leaves.note(exchange.ration)
     command = Settle(
         hold_id=hold.id,
@@ -105,6 +107,11 @@ async def settle(
     finally:
         ctx.holds.remove(hold.id)
     _tell(ctx, exchange, hold, quote, verdict, settled)
+    if is_early and ctx.notices is not None:  # there may be other processes
+        work = count_with_others(
+            ctx, exchange.ration, key_id=hold.api_key_id, spender_id=hold.spender_id
+        )
+        ctx.tasks.start(work, name="early leaves")
     return Bill(
         verdict=verdict,
         signed=receipt_of_settlement(ctx, exchange.request_sha256, quote, hold, command, settled),

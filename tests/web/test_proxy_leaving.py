@@ -5,10 +5,14 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from routstr.errors import RateLimited
+from routstr.flows.early import count_with_others
+from routstr.flows.rations import EarlyLeaves
 from tests.fakes.upstream_script import Gate, Script
 from tests.harness.funding import FundedKey, balance_msat, told, usage_rows
 from tests.harness.shop import PATH, Shop, open_shop, order
@@ -108,6 +112,25 @@ async def test_leaving_before_the_first_byte_is_free_but_rationed(shop: Shop, st
     assert await balance_msat(shop.ctx, key) == FUNDS_MSAT
     other = await shop.key()
     assert (await shop.http.post(PATH, headers=other.headers, json=order())).status_code == 200
+
+
+async def test_what_was_left_early_elsewhere_counts_once_a_process_looks(shop: Shop) -> None:
+    key, gate = await shop.key(FUNDS_MSAT), Gate()
+    shop.upstream.default = Script(headers_gate=gate)
+    for times in (1, 2):
+        leaving = asyncio.create_task(shop.http.post(PATH, headers=key.headers, json=order()))
+        call = await shop.upstream.called(times)
+        leaving.cancel()
+        await call.closed_by_client()
+        await assert_ended(shop, key, "client_left_early", "none", 0)
+    here = EarlyLeaves(events_max=2, window_s=600, now_s=shop.ctx.monotonic_s)
+    ctx = replace(shop.ctx, early_leaves=here)  # of another process, which has seen none of them
+    await count_with_others(ctx, "somebody else", key_id=key.id, spender_id="key_child")
+    here.check("somebody else")
+    here.check("the key")
+    await count_with_others(ctx, "the key", key_id=key.id, spender_id=None)
+    with pytest.raises(RateLimited):
+        here.check("the key")
 
 
 @pytest.mark.parametrize("comes", [True, False])
