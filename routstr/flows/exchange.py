@@ -87,7 +87,7 @@ class Exchange:
 
     async def answer(self) -> Answer:
         """The answer's head, or the whole answer. Raises the RoutstrError it came to."""
-        answer = await asyncio.shield(self._answer)
+        answer = await self._answer  # which is nobody's but the connection's: cancelled, it is lost
         if isinstance(answer, RoutstrError):
             raise answer
         return answer

@@ -36,8 +36,8 @@ class ChunkQueue:
         self._bytes_max = bytes_max
         self._chunks: deque[Chunk] = deque()
         self._bytes = 0
-        self._filled = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._filled: asyncio.Future[bool] | None = None  # the taker's, while it waits
+        self._taken: asyncio.Event | None = None  # from the first wait for room on
         self._is_finished = False
         self.is_abandoned = False
         self.handed = NOTHING
@@ -48,8 +48,7 @@ class ChunkQueue:
     async def put(self, chunk: Chunk) -> None:
         """Add it once there is room; once the client is gone it is dropped instead."""
         while self._is_full and not self.is_abandoned:
-            self._taken.clear()
-            await self._taken.wait()
+            await self._until_taken()
         self._add(chunk)
 
     def finish(self, data: bytes) -> None:
@@ -58,13 +57,18 @@ class ChunkQueue:
             last = self._chunks[-1] if self._chunks else self.handed
             self._add(Chunk(data=data, text_bytes=last.text_bytes, output_seen=last.output_seen))
         self._is_finished = True
-        self._filled.set()
+        self._tell_taker()
 
     async def emptied(self) -> None:
         """Wait until everything was handed out, or the client is gone."""
         while self._chunks and not self.is_abandoned:
-            self._taken.clear()
-            await self._taken.wait()
+            await self._until_taken()
+
+    async def _until_taken(self) -> None:
+        if self._taken is None:
+            self._taken = asyncio.Event()
+        self._taken.clear()
+        await self._taken.wait()
 
     # ── the sending side ──────────────────────────────────────────────────────────────────────
 
@@ -73,38 +77,59 @@ class ChunkQueue:
 
         Raises TimeoutError after `silence_s` without any.
         """
-        if not self._chunks and not self._is_over:
-            async with asyncio.timeout(silence_s):
-                while not self._chunks and not self._is_over:
-                    self._filled.clear()
-                    await self._filled.wait()
-        if not self._chunks:
-            return None
-        return self._handed_out()
+        if not self._chunks and not self._is_over and not await self._filled_within(silence_s):
+            raise TimeoutError
+        return self._handed_out() if self._chunks else None
 
     def abandon(self) -> None:
         """The client is gone: nothing more is handed out."""
         self.is_abandoned = True
         self._chunks.clear()
         self._bytes = 0
-        self._filled.set()
-        self._taken.set()
+        self._tell_taker()
+        self._tell_putter()
+
+    async def _filled_within(self, silence_s: float) -> bool:
+        """Wait for something to take, or for the end; False if neither comes within that."""
+        loop = asyncio.get_running_loop()
+        filled: asyncio.Future[bool] = loop.create_future()
+        self._filled = filled
+        silence = loop.call_later(silence_s, _settle, filled, False)
+        try:
+            return await filled
+        finally:
+            silence.cancel()
+            self._filled = None
 
     def _handed_out(self) -> bytes:
-        data = bytearray()
-        while self._chunks and (not data or len(data) + len(self._chunks[0].data) < SEND_BYTES_MAX):
-            self.handed = self._chunks.popleft()
-            data += self.handed.data
+        self.handed = self._chunks.popleft()
+        data = self.handed.data
+        if self._chunks:
+            data = self._joined(bytearray(data))
         self._bytes -= len(data)
         self.handed_bytes += len(data)
-        self._taken.set()
+        self._tell_putter()
+        return data
+
+    def _joined(self, data: bytearray) -> bytes:
+        while self._chunks and len(data) + len(self._chunks[0].data) < SEND_BYTES_MAX:
+            self.handed = self._chunks.popleft()
+            data += self.handed.data
         return bytes(data)
 
     def _add(self, chunk: Chunk) -> None:
         if not self.is_abandoned:
             self._chunks.append(chunk)
             self._bytes += len(chunk.data)
-            self._filled.set()
+            self._tell_taker()
+
+    def _tell_taker(self) -> None:
+        if self._filled is not None:
+            _settle(self._filled, True)
+
+    def _tell_putter(self) -> None:
+        if self._taken is not None:
+            self._taken.set()
 
     @property
     def _is_full(self) -> bool:
@@ -113,3 +138,8 @@ class ChunkQueue:
     @property
     def _is_over(self) -> bool:
         return self._is_finished or self.is_abandoned
+
+
+def _settle(waited_for: "asyncio.Future[bool]", is_filled: bool) -> None:
+    if not waited_for.done():
+        waited_for.set_result(is_filled)

@@ -42,10 +42,10 @@ def forwardable(headers: Mapping[str, str], order: Order) -> dict[str, str]:
     that changes the price, before any money is held.
     """
     names = ROUTE_UP if order.is_opaque else UP
-    for name in names:
-        if not is_clean_value(headers.get(name, "")):
-            raise InvalidParameter("A header has a value this node cannot forward.", param=name)
     passed = {name: headers[name] for name in names if name in headers}
+    for name, value in passed.items():
+        if not is_clean_value(value):
+            raise InvalidParameter("A header has a value this node cannot forward.", param=name)
     if betas.HEADER in passed:
         passed[betas.HEADER] = betas.passed_betas(passed[betas.HEADER])
     if order.content_type:

@@ -4,9 +4,9 @@ Source: guarantees, SR-11 and SR-12.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Self
 
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from routstr.errors import Overloaded, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from routstr.flows.context import Context
 from routstr.web.scope import context_of
+from routstr.web.wire import Wire
 
 SLACK_BYTES: Final = 16 * 1024  # for what surrounds a token in a body of JSON
 
@@ -31,21 +32,16 @@ class Bodies:
         """None yet."""
         self.in_flight_bytes = 0
 
-    @contextmanager
-    def reading(self, ctx: Context, *, bytes_max: int | None = None) -> Iterator["Reading"]:
+    def reading(self, ctx: Context, *, bytes_max: int | None = None) -> "Reading":
         """A body may be read; its room is given back when the request has been answered.
 
         It has at most `bytes_max` bytes, the node's own limit without one.
         """
-        reading = Reading(self, ctx, bytes_max or ctx.facts.body_bytes_max)
-        try:
-            yield reading
-        finally:
-            self.in_flight_bytes -= reading.body_bytes
+        return Reading(self, ctx, bytes_max or ctx.facts.body_bytes_max)
 
 
 class Reading:
-    """One body on its way in."""
+    """One body on its way in; leaving the context gives its room back."""
 
     def __init__(self, bodies: Bodies, ctx: Context, bytes_max: int) -> None:
         """Nothing has come yet."""
@@ -54,26 +50,39 @@ class Reading:
         self._bytes_max = bytes_max
         self.body_bytes = 0
 
-    async def body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.in_flight_bytes -= self.body_bytes
+
+    async def body(
+        self, headers: Mapping[str, str], receive: Receive, wire: Wire | None = None
+    ) -> bytes:
         """All of it. Raises RequestTooLarge, RequestTimeout, Overloaded; ClientGone."""
         stated = headers.get("content-length", "")
         if stated.isascii() and stated.isdigit():
             self._check_size(int(stated))
-        body = bytearray()
+        if wire is not None and wire.is_whole:
+            return await self._received(receive)  # which does not wait
         try:
             async with asyncio.timeout(self._ctx.limits.body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    piece = message.get("body", b"")
-                    self._check_size(len(body) + len(piece))
-                    self._take_room(len(piece))
-                    body += piece
-                    if not message.get("more_body", False):
-                        return bytes(body)
+                return await self._received(receive)
         except TimeoutError as error:
             raise RequestTimeout(headers=_CLOSE) from error
+
+    async def _received(self, receive: Receive) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            self._check_size(len(body) + len(piece))
+            self._take_room(len(piece))
+            if not message.get("more_body", False):
+                return bytes(body + piece) if body else piece
+            body += piece
 
     def _check_size(self, body_bytes: int) -> None:
         if body_bytes > self._bytes_max:

@@ -13,6 +13,8 @@ from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from routstr.web.wire import EXTENSION
+
 URL_BYTES_MAX: Final = 65_535  # httptools refuses longer ones
 REQUEST_LINE_BYTES_MAX: Final = URL_BYTES_MAX + 1_024  # method, version, spaces, line ends
 
@@ -49,6 +51,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     _part: Part = Part.IDLE
     _part_bytes: int = 0  # since the last message or head was whole; a body's do not count
     _head_timer: asyncio.TimerHandle | None = None
+    _is_lost: bool = False
+    _left: Callable[[], None] | None = None  # told when the client leaves
 
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
@@ -58,9 +62,25 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and tell who answers."""
         self._stop_head_timer()
+        self._is_lost = True
         super().connection_lost(exc)
+        if self._left is not None:
+            self._left()
+
+    def when_left(self, call: Callable[[], None] | None) -> None:
+        """What is called once the client has left, now if it has; None for nothing.
+
+        It is noticed only while the connection is read, which a large body may have paused.
+        """
+        self._left = call
+        if call is None:
+            return
+        if self._is_lost:
+            call()
+        else:
+            self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Parse piece by piece, until a head is found to be too long; but for what is refused."""
@@ -130,6 +150,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED_MAX:
             raise TooEarly
         super().on_headers_complete()
+        # Before its task runs, which is the loop's next turn
+        self.scope["extensions"] = {EXTENSION: {"wire": CycleWire(self, self.cycle)}}
         self._enter(Part.BODY)
 
     def on_chunk_header(self) -> None:
@@ -172,6 +194,30 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class CycleWire:
+    """The wire of one request (`wire.py`)."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: BoundedHeadProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body has come to its end."""
+        return not self._cycle.more_body
+
+    @property
+    def is_free(self) -> bool:
+        """Whether to send does not wait now."""
+        return not self._cycle.flow.write_paused
+
+    def when_left(self, call: Callable[[], None] | None) -> None:
+        """What is called once the client has left; one request is answered at a time."""
+        self._protocol.when_left(call)
 
 
 def bounded_head(

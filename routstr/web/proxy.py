@@ -43,6 +43,7 @@ from routstr.web.bodies import Bodies, ClientGone, headers_of
 from routstr.web.errors import error_response
 from routstr.web.scope import context_of, request_id_of
 from routstr.web.streaming import respond
+from routstr.web.wire import wire_of
 
 PAYMENT: Final = "x-cashu"
 _TOKEN: Final = re.compile(r"(?:cashu:)?cashu[AB][A-Za-z0-9_=-]+")
@@ -88,8 +89,9 @@ class ProxyEndpoint:
         repeat = None if payment else idempotency_key(ctx, headers)
         if repeat is None:
             check_spending(ctx)
+        wire = wire_of(scope)
         with self._bodies.reading(ctx) as reading:
-            body = await reading.body(headers, receive)
+            body = await reading.body(headers, receive, wire)
             shown = None if payment else shown_credential(ctx, headers)  # who
             order = await read_order(ctx, sale.dialect, headers, body)  # what
             listing = sale.route or ctx.catalog.listing(order.model_id, sale.dialect.path)
@@ -112,7 +114,7 @@ class ProxyEndpoint:
             )
             scope["state"]["is_begun"] = True
             exchange = begin(ctx, purchase, request_id=request_id_of(scope))  # reserve … settle
-            await respond(ctx, exchange, receive, send)
+            await respond(ctx, exchange, receive, send, wire)
 
 
 # ── the head ──────────────────────────────────────────────────────────────────────────────────

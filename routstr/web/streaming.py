@@ -6,6 +6,7 @@ everything here may be cancelled at any moment.
 
 import asyncio
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from starlette.types import Message, Receive, Send
@@ -13,23 +14,33 @@ from starlette.types import Message, Receive, Send
 from routstr.core.envelope import error_object
 from routstr.flows.context import Context
 from routstr.flows.exchange import Answer, Exchange
+from routstr.web.wire import Wire
 
 NO_CONTENT: Final = 204
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
-async def respond(ctx: Context, exchange: Exchange, receive: Receive, send: Send) -> None:
+async def respond(
+    ctx: Context, exchange: Exchange, receive: Receive, send: Send, wire: Wire | None = None
+) -> None:
     """Send what the exchange comes to. Raises the RoutstrError it came to before its first byte."""
-    watcher = ctx.tasks.start(_watch(receive, exchange), name="watcher")
+    watcher = None
+    if wire is None:
+        watcher = ctx.tasks.start(_watch(receive, exchange), name="watcher")
+    else:
+        wire.when_left(exchange.client_left)
     try:
         answer = await exchange.answer()
-        connection = _Connection(ctx, exchange, send)
+        connection = _Connection(ctx, exchange, send, wire)
         if answer.body is None:
             await connection.stream(answer)
         else:
             await connection.whole(answer, answer.body)
     finally:
-        watcher.cancel()
+        if watcher is not None:
+            watcher.cancel()
+        if wire is not None:
+            wire.when_left(None)
         exchange.client_left()
 
 
@@ -43,10 +54,11 @@ async def _watch(receive: Receive, exchange: Exchange) -> None:
 class _Connection:
     """Sends one answer; `_send` says whether the client is still there."""
 
-    def __init__(self, ctx: Context, exchange: Exchange, send: Send) -> None:
+    def __init__(self, ctx: Context, exchange: Exchange, send: Send, wire: Wire | None) -> None:
         self._limits = ctx.limits
         self._exchange = exchange
         self._raw_send = send
+        self._wire = wire
 
     async def whole(self, answer: Answer, body: bytes) -> None:
         headers = dict(answer.headers)
@@ -79,8 +91,11 @@ class _Connection:
 
     async def _send(self, message: Message) -> bool:
         try:
-            async with asyncio.timeout(self._limits.client_stall_timeout_s):
-                await self._raw_send(message)
+            if self._wire is not None and self._wire.is_free:
+                await self._raw_send(message)  # which does not wait
+            else:
+                async with asyncio.timeout(self._limits.client_stall_timeout_s):
+                    await self._raw_send(message)
         except OSError:  # ASGI 2.4 says so when the client is gone; our time-out is one too
             self._exchange.client_left()
             return False
@@ -88,8 +103,13 @@ class _Connection:
 
 
 def _start(status: int, headers: Mapping[str, str]) -> Message:
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw = [(_raw_name(name), value.encode()) for name, value in headers.items()]
     return {"type": "http.response.start", "status": status, "headers": raw}
+
+
+@cache  # the names are ours, and the few of an upstream's that may pass
+def _raw_name(name: str) -> bytes:
+    return name.lower().encode()
 
 
 def _piece(data: bytes) -> Message:

@@ -44,6 +44,7 @@ from routstr.ledger.executor import ExecutorLimits, LedgerExecutor
 from routstr.ledger.vault import Vault
 from routstr.log import Secret
 from routstr.web.front import NodeApp
+from routstr.web.head import bounded_head
 from routstr.web.routes import install_doors
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstream_script import MODEL
@@ -209,9 +210,9 @@ def make_app(ctx: Context) -> NodeApp:
 
 @asynccontextmanager
 async def serving(
-    app: FastAPI, *, http: type[asyncio.Protocol] | str = "httptools"
+    app: FastAPI, *, http: type[asyncio.Protocol] | None = None
 ) -> AsyncIterator[int]:
-    """A uvicorn in this process; yields its port."""
+    """A uvicorn in this process, behind the node's own protocol; yields its port."""
     started = asyncio.Event()
 
     class Server(uvicorn.Server):
@@ -224,7 +225,7 @@ async def serving(
             app,
             host="127.0.0.1",
             port=0,
-            http=http,
+            http=http or bounded_head(bytes_max=128 * 1024, lines_max=100, timeout_s=WAIT_S),
             lifespan="off",
             log_config=None,
             access_log=False,
