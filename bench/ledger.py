@@ -18,6 +18,7 @@ from typing import Final
 
 import uvloop
 
+from routstr.assembly import Ids
 from routstr.ledger.accounts import NewKey, OpenKey
 from routstr.ledger.book import Book, KeyRef
 from routstr.ledger.commands import Command, Wallet
@@ -57,13 +58,13 @@ class Fund(Command[None]):
         )
 
 
-async def call(executor: LedgerExecutor, hashes: Iterator[str], until_s: float) -> int:
+async def call(executor: LedgerExecutor, ids: Ids, hashes: Iterator[str], until_s: float) -> int:
     """One caller: reserve, settle, again; the number of pairs committed."""
     pairs = 0
     while time.perf_counter() < until_s:
         hold = await executor.submit(
             Reserve(
-                hold_id=f"req_{secrets.token_hex(16)}",
+                hold_id=ids.new("req"),
                 caller=KeyRef(hash=next(hashes)),
                 wanted_msat=1_000,
                 minimum_msat=1_000,
@@ -109,8 +110,10 @@ async def measure(database_url: str) -> None:
     before = (executor.commands, executor.batches)
     started_s, cpu_started_s = time.perf_counter(), time.process_time()
     until_s = started_s + SECONDS
-    hashes = itertools.cycle(key.hash for key in keys)
-    pairs = sum(await asyncio.gather(*(call(executor, hashes, until_s) for _ in range(CALLERS))))
+    ids, hashes = Ids(), itertools.cycle(key.hash for key in keys)
+    pairs = sum(
+        await asyncio.gather(*(call(executor, ids, hashes, until_s) for _ in range(CALLERS)))
+    )
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_started_s
     commands, batches = executor.commands - before[0], executor.batches - before[1]
     executor.stop()

@@ -79,8 +79,9 @@ def _caught_up(account: Account, now: datetime) -> Account:
 
 def check_alive(parties: Parties) -> None:
     """Raises KeyRevoked, for a child of a revoked parent too."""
-    if any(account.revoked_at is not None for account in parties.each):
-        raise KeyRevoked
+    for account in parties.each:
+        if account.revoked_at is not None:
+            raise KeyRevoked
 
 
 def check_creditable(account: Account) -> None:
@@ -131,14 +132,14 @@ def check_rates(parties: Parties, defaults: Rates, now: datetime) -> RateView | 
 
 def rate_view(accounts: Iterable[Account], defaults: Rates, now: datetime) -> RateView | None:
     """What is left of this minute; None where there is no limit a minute."""
-    minute = minute_of(now)
+    minute = 0
     requests, tokens = [], []
     for account in accounts:
         own = account.bounds
         request_limit = _own(own.requests_per_minute, defaults.requests_per_minute)
         token_limit = _own(own.tokens_per_minute, defaults.tokens_per_minute)
         if request_limit or token_limit:
-            minute = max(minute, account.rate_minute)
+            minute = max(minute or minute_of(now), account.rate_minute)
             is_current = account.rate_minute == minute
             requests.append((request_limit, account.rate_requests if is_current else 0))
             tokens.append((token_limit, account.rate_tokens if is_current else 0))
@@ -196,7 +197,7 @@ def _insufficient(required_msat: int, available_msat: int, held_msat: int) -> In
 
 def begin(book: Book, parties: Parties, amount_msat: int) -> None:
     """One more request runs, holding so much."""
-    minute = minute_of(book.now)
+    minute = book.minute
     for account in parties.each:
         own_msat, child_msat = _shares(account, amount_msat)
         is_current = account.rate_minute >= minute  # the clock of another node may be ahead
@@ -225,29 +226,33 @@ def extend(book: Book, parties: Parties, more_msat: int) -> None:
         )
 
 
-def end(book: Book, parties: Parties, held_msat: int, charged_msat: int, tokens: int) -> Account:
-    """A request has ended; yields the payer with its charge, whose row is still to be appended."""
-    minute = minute_of(book.now)
-    for account in reversed(parties.each):
-        is_child = account is parties.child
-        own_msat, child_msat = _shares(account, held_msat)
-        is_current = account.rate_minute >= minute
-        ended = account._replace(
-            balance_msat=account.balance_msat - (0 if is_child else charged_msat),
-            version=account.version + (0 if is_child else 1),
-            reserved_msat=account.reserved_msat - own_msat,
-            limit_held_msat=account.limit_held_msat - child_msat,
-            total_spent_msat=account.total_spent_msat + charged_msat,
-            total_requests=account.total_requests + (1 if charged_msat else 0),
-            running=max(0, account.running - 1),
-            rate_minute=account.rate_minute if is_current else minute,
-            rate_requests=account.rate_requests if is_current else 0,
-            rate_tokens=(account.rate_tokens if is_current else 0) + tokens,
-        )
-        if is_child:
-            assert ended.limit_held_msat >= 0, "a child holds less than nothing"
-            book.put_account(ended)
-    return ended
+def end(book: Book, parties: Parties, held_msat: int, charged_msat: int, tokens: int) -> Parties:
+    """A request has ended; yields the parties after it. The payer's row is still to be appended."""
+    child = parties.child
+    if child is not None:
+        child = _ended(book, child, held_msat, charged_msat, tokens)
+        assert child.limit_held_msat >= 0, "a child holds less than nothing"
+        book.put_account(child)
+    payer = _ended(book, parties.payer, held_msat, charged_msat, tokens)
+    return Parties(payer, child)
+
+
+def _ended(book: Book, account: Account, held_msat: int, charged_msat: int, tokens: int) -> Account:
+    own_msat, child_msat = _shares(account, held_msat)
+    is_child = account.parent_id is not None
+    is_current = account.rate_minute >= book.minute
+    return account._replace(
+        balance_msat=account.balance_msat - (0 if is_child else charged_msat),
+        version=account.version + (0 if is_child else 1),
+        reserved_msat=account.reserved_msat - own_msat,
+        limit_held_msat=account.limit_held_msat - child_msat,
+        total_spent_msat=account.total_spent_msat + charged_msat,
+        total_requests=account.total_requests + (1 if charged_msat else 0),
+        running=max(0, account.running - 1),
+        rate_minute=account.rate_minute if is_current else book.minute,
+        rate_requests=account.rate_requests if is_current else 0,
+        rate_tokens=(account.rate_tokens if is_current else 0) + tokens,
+    )
 
 
 def _shares(account: Account, amount_msat: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 
 from routstr.core.cap import Cap
 from routstr.core.hold import HoldState
+from routstr.core.quota import minute_of
 from routstr.errors import InvalidApiKey
 from routstr.ledger.claims import ClaimBook
 
@@ -158,7 +159,8 @@ class Checkpoint:
 
 
 class Book:
-    """Accounts and holds of one batch. `now` is the database's clock where it has one.
+    """Accounts and holds of one batch. `now` is the database's clock where it has one, and `minute`
+    the one it lies in.
 
     `held_msat` is what this process has promised in all, `held_msat_max` the most it may (I-18);
     `claims` are there once the accounts say where to look for them.
@@ -175,6 +177,7 @@ class Book:
     ) -> None:
         """Start from rows that are locked."""
         self.now = now
+        self.minute = minute_of(now)
         self.held_msat = held_msat
         self.held_msat_max = held_msat_max
         self.postings: list[Posting] = []
@@ -194,8 +197,8 @@ class Book:
 
     def find(self, ref: KeyRef) -> Account | None:
         """The account meant, if there is one."""
-        key_id = ref.id if ref.id is not None else self._ids_by_hash.get(ref.hash or "")
-        return self._accounts.get(key_id or "")
+        key_id = ref.id or self._ids_by_hash.get(ref.hash or "", "")
+        return self._accounts.get(key_id)
 
     def has(self, key_id: str) -> bool:
         """Whether an account of that id is known."""

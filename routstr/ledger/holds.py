@@ -14,7 +14,7 @@ from routstr.core.quota import UNLIMITED, Rates, RateView
 from routstr.errors import NotFound, Overloaded, Paused
 from routstr.ledger import allowance
 from routstr.ledger.allowance import Parties, parties_of, parties_to
-from routstr.ledger.book import Account, Book, HoldRow, KeyRef
+from routstr.ledger.book import Book, HoldRow, KeyRef
 from routstr.ledger.commands import Command
 
 NOTHING: Final = Charge(charged_msat=0, absorbed_msat=0)
@@ -329,7 +329,7 @@ class Renew(Command[frozenset[str]]):
 
 def _end(
     book: Book,
-    payer: Account,
+    freed: Parties,
     hold: HoldRow,
     event: HoldEvent,
     bill: Charge,
@@ -346,14 +346,14 @@ def _end(
         )
     )
     book.append(
-        payer,
+        freed.payer,
         -bill.charged_msat,
         "usage",
         f"end:{hold.id}",
         description=description,
         request_data=data if hold.spender_id is None else {**data, "spender": hold.spender_id},
     )
-    return _settled(parties_to(book, hold), bill, state, ended_at=book.now)
+    return _settled(freed, bill, state, ended_at=book.now)
 
 
 def _already(hold: HoldRow, parties: Parties, cost_msat: int) -> Settled:

@@ -158,6 +158,58 @@ async def test_a_lost_race_runs_again_with_its_whole_batch(node: Node) -> None:
     assert await node.balance(key) == 7
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overtaken(Command[int]):
+    """A pure command whose account has moved on, as often as the list has entries."""
+
+    key: KeyRef
+    losses: list[int]
+    operation_id: str = "overtaken"
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        return (self.key,)
+
+    def apply(self, book: Book) -> int:
+        account = book.account(self.key)
+        if self.losses:
+            account = account._replace(version=account.version + self.losses.pop())
+            book.add_account(account)
+        return book.post(account, 7, "deposit", self.operation_id).balance_msat
+
+
+async def test_a_guard_that_finds_another_state_undoes_the_whole_batch(node: Node) -> None:
+    key, other = await node.open_key("k"), await node.open_key("o")
+    await node.fund(key, [1], salt="k")
+    await node.fund(other, [1], salt="o")
+    before = node.ledger.batches
+    results = await asyncio.gather(
+        node.ledger.submit(node.reserve("h1", other, 100)),
+        node.ledger.submit(Overtaken(key=key, losses=[1])),
+        node.ledger.submit(node.reserve("h2", other, 100)),
+    )
+    assert results[1] == 1007
+    assert node.clock.waits == [0.05]
+    assert node.ledger.batches == before + 1
+    assert await node.held(other) == 200
+    assert await node.value("SELECT count(*) FROM reservation") == 2
+
+
+async def test_a_statement_that_fails_leaves_nothing_of_those_before_it(node: Node) -> None:
+    key, other = await node.open_key("k"), await node.open_key("o")
+    await node.fund(other, [1], salt="o")
+    await node.ledger.submit(Overtaken(key=key, losses=[]))
+    results = await asyncio.gather(
+        node.ledger.submit(node.reserve("h1", other, 100)),
+        node.ledger.submit(Overtaken(key=key, losses=[])),  # its operation is there: the last fails
+        return_exceptions=True,
+    )
+    assert type(results[1]) is ServiceUnavailable
+    assert await node.balance(key) == 7
+    assert await node.held(other) == 100
+    assert await node.value("SELECT count(*) FROM reservation") == 1
+
+
 async def test_races_lost_again_and_again_are_tried_one_by_one(node: Node) -> None:
     key, other = await node.open_key("k"), await node.open_key("o")
     await node.fund(other, [1], salt="s")

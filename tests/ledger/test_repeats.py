@@ -382,3 +382,15 @@ async def test_a_job_runs_once_when_it_is_due(node: Node) -> None:
     await node.ledger.submit(mine)
     assert await node.ledger.submit(TakeJob(name="tidy", owner="two", lease_s=30))
     assert await node.ledger.submit(TakeJob(name="tidy", owner="one", lease_s=30, orphaned=True))
+
+
+async def test_an_answer_is_kept_though_its_claim_came_in_the_same_batch(node: Node) -> None:
+    key = await funded(node)
+    before = node.ledger.batches
+    await asyncio.gather(
+        node.ledger.submit(once("h", key)), node.ledger.submit(keeping("h", key, 700))
+    )
+    assert node.ledger.batches == before + 1
+    first = await node.ledger.submit(once("h2", key))
+    assert isinstance(first, FirstTry)
+    assert (first.hold_id, first.charged_msat, first.has_answer) == ("h", 700, True)
