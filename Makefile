@@ -17,6 +17,8 @@ NODE := .venv/.stamp
 MINT := .venv-mint/.stamp
 CLIENTS := .venv-clients/.stamp
 CASHU_TS := tests/interop/node_modules/.stamp
+PEERS_READY := .bench/litellm/.stamp .bench/portkey/.stamp
+PROFILER := .bench/py-spy/.stamp
 PIP := -m pip --disable-pip-version-check -qq
 ALEMBIC := $(BIN)/python -m alembic
 # Tests run side by side, one process per processor; WORKERS= runs them in one.
@@ -76,9 +78,19 @@ docs: $(NODE) ## The pages that are made of code: docs/billing.md
 	@$(BIN)/python -m docs.make_billing
 
 ##@ Measure it
-.PHONY: bench
-bench: $(NODE) ## Requests a second, CPU, latency, memory, beside nginx (FULL=1 OUT=bench.json)
-	@FULL="$(FULL)" OUT="$(OUT)" $(BIN)/python -m bench.throughput
+.PHONY: bench bench-compare bench-docs profile
+bench: $(NODE) $(MINT) $(if $(PEERS),$(PEERS_READY)) ## Speed on one core beside nginx (PEERS=1: Portkey, LiteLLM; FULL=1; OUT=bench.json)
+	@PEERS="$(PEERS)" FULL="$(FULL)" OUT="$(OUT)" $(BIN)/python -m bench.throughput
+
+bench-compare: $(NODE) ## Two runs as ratios (A=before.json B=after.json)
+	@test -n "$(A)" -a -n "$(B)" || { echo "Say which two: make bench-compare A=before.json B=after.json" >&2; exit 2; }
+	@$(BIN)/python -m bench.throughput.compare "$(A)" "$(B)"
+
+bench-docs: $(NODE) ## The results in docs/performance.md, from a run (OUT=bench.json)
+	@$(BIN)/python -m bench.throughput.page "$(or $(OUT),bench.json)"
+
+profile: $(NODE) $(PROFILER) ## A flame graph of the node under load (OUT=docs/flame.svg)
+	@OUT="$(OUT)" $(BIN)/python -m bench.throughput.profile
 
 ##@ Prove it
 .PHONY: prove prove-road prove-ecash prove-billing prove-operator prove-scale bench-ledger
@@ -128,17 +140,19 @@ seed: $(NODE) ## Fill a new one with a node's life (KEYS=100000 TRANSACTIONS=500
 clean: ## Remove caches and build output (ALL=1: the environments too)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
 	@find . -path './.venv*' -prune -o -type d -name __pycache__ -print | xargs rm -rf
-	@test -z "$(ALL)" || rm -rf .venv .venv-mint .venv-clients
+	@test -z "$(ALL)" || rm -rf .venv .venv-mint .venv-clients .bench
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
-lock: ## For maintainers: resolve the four lock files anew (needs uv; UPGRADE=1 takes newer releases)
+lock: ## For maintainers: resolve the lock files anew (needs uv; UPGRADE=1 takes newer releases)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 2; }
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -o requirements-dev.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-mint.in --overrides requirements-mint.overrides \
 		-o requirements-mint.lock
 	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-clients.in -o requirements-clients.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-peers.in -o requirements-peers.lock
+	$(LOCK) $(if $(UPGRADE),--upgrade) requirements-profile.in -o requirements-profile.lock
 
 # ── Environments: made once, and again when a lock changes ──────────────────────────────────────
 # $(1): directory, $(2): interpreter, $(3): what to say when there is none
@@ -172,4 +186,25 @@ tests/interop/node_modules/.stamp: tests/interop/package-lock.json tests/interop
 	@node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null || \
 		{ echo "The interop tests need Node.js 18 or newer with npm. Install them; nothing else here uses them" >&2; exit 2; }
 	@cd tests/interop && npm ci --loglevel=error >&2
+	@touch $@
+
+.bench/litellm/.stamp: requirements-peers.lock
+	@echo "Setting up .bench/litellm, a proxy to measure beside the node (two minutes the first time) …" >&2
+	$(call make_venv,.bench/litellm,$(PYTHON),This needs Python 3.11 or newer with its venv module. Install one or say make PYTHON=/path/to/python)
+	@.bench/litellm/bin/python $(PIP) install \
+		--no-deps --only-binary :all: --require-hashes -r requirements-peers.lock
+	@touch $@
+
+.bench/py-spy/.stamp: requirements-profile.lock
+	$(call make_venv,.bench/py-spy,$(PYTHON),This needs Python 3.11 or newer with its venv module. Install one or say make PYTHON=/path/to/python)
+	@.bench/py-spy/bin/python $(PIP) install \
+		--no-deps --only-binary :all: --require-hashes -r requirements-profile.lock
+	@touch $@
+
+.bench/portkey/.stamp: bench/peers/package-lock.json bench/peers/package.json bench/peers/.npmrc
+	@node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null || \
+		{ echo "make bench PEERS=1 needs Node.js 20 or newer with npm: install the system packages nodejs and npm" >&2; exit 2; }
+	@mkdir -p .bench/portkey
+	@cp bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc .bench/portkey
+	@cd .bench/portkey && npm ci --loglevel=error >&2
 	@touch $@

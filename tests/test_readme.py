@@ -73,7 +73,15 @@ def test_every_command_it_names_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/money.md", "docs/receipts.md", "docs/backup.md", "docs/nodes.md"]
+    "page",
+    [
+        "README.md",
+        "docs/money.md",
+        "docs/receipts.md",
+        "docs/backup.md",
+        "docs/performance.md",
+        "docs/nodes.md",
+    ],
 )
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from demo.process import ROOT
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 60
 
+NPM_FOLDERS: Final = (ROOT / "tests" / "interop", ROOT / "bench" / "peers")
 ROOMS: Final = ("routstr", "tests", "demo", "bench", "migrations")
 EXACT_ROOMS: Final = ("routstr/core", "routstr/ecash", "routstr/ledger")
 PURE_ROOMS: Final = ("routstr/core", "routstr/ecash")
@@ -208,20 +209,21 @@ def test_every_excuse_has_a_reason() -> None:
 
 def test_locks_name_packages_and_hashes_only() -> None:
     locks = sorted(ROOT.glob("requirements*.lock"))
-    assert len(locks) == 4
+    assert len(locks) == 6
     assert complaints(names_a_source, locks) == []
 
 
-def test_the_npm_lock_names_packages_and_hashes_only() -> None:
-    folder = ROOT / "tests" / "interop"
+@pytest.mark.parametrize("folder", NPM_FOLDERS, ids=lambda folder: folder.name)
+def test_an_npm_lock_names_packages_and_hashes_only(folder: Path) -> None:
     assert complaints(names_a_registry, [folder / "package-lock.json"]) == []
     settings = (folder / ".npmrc").read_text(encoding="utf-8")
     assert "omit-lockfile-registry-resolved=true" in settings.splitlines()
     assert "registry=" not in settings
 
 
-def test_npm_packages_are_pinned() -> None:
-    package = json.loads((ROOT / "tests" / "interop" / "package.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("folder", NPM_FOLDERS, ids=lambda folder: folder.name)
+def test_npm_packages_are_pinned(folder: Path) -> None:
+    package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     versions = package["dependencies"].values()
     assert [each for each in versions if not re.fullmatch(r"\d+\.\d+\.\d+", each)] == []
 

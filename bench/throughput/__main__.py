@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from bench.finding import STUMBLES
 from bench.throughput import machine, report
 from bench.throughput.figures import Found
 from bench.throughput.run import Wanted, measure
-from bench.throughput.targets import last_line, reached
+from bench.throughput.targets import Reached, last_line, reached
 
 OUT: Final = "bench.json"
 
@@ -25,13 +26,14 @@ def main() -> int:
     """Measure, print, write; the exit status."""
     console = report.console()
     wanted = Wanted(peers=bool(os.environ.get("PEERS")), full=bool(os.environ.get("FULL")))
+    found: Found = {}
+    complaint = ""
     try:
         machine.check_tools()
         with tempfile.TemporaryDirectory(prefix="routstr-bench-") as directory:
             home = Path(directory)
             about = machine.describe(machine.check_disk(home))
             cores = machine.cores()
-            found: Found = {}
             for part, more in measure(wanted, home, cores):
                 console.print(report.part_table(part, more), "", soft_wrap=True)
                 found |= more
@@ -39,24 +41,25 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 2
     except STUMBLES as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        complaint = f"{type(error).__name__}: {error}"
     rows = reached(found)
-    written = {
-        "machine": about | {"postgresql": cores.database_place},
-        "figures": found,
-        "targets": [
-            {"what": row.target.what, "found": row.found, "must": row.must, "aim": row.aim}
-            for row in rows
-        ],
-    }
-    Path(os.environ.get("OUT") or OUT).write_text(
-        json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    written = as_json(about | {"postgresql": cores.database_place}, found, rows)
+    Path(os.environ.get("OUT") or OUT).write_text(written, encoding="utf-8")
     console.print(report.target_table(rows), "", soft_wrap=True)
+    if complaint:
+        print(complaint, file=sys.stderr)
     print(last_line(rows))
-    books = found.get("books", {})
-    return 1 if any(books.values()) else 0
+    return 1 if complaint or any(found["books"].values()) else 0
+
+
+def as_json(about: Mapping[str, object], found: Found, rows: Sequence[Reached]) -> str:
+    """The whole run, for `make bench-compare` and for docs/performance.md."""
+    targets = [
+        {"what": row.target.what, "found": row.found, "must": row.must, "aim": row.aim}
+        for row in rows
+    ]
+    told = {"machine": about, "figures": found, "targets": targets}
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

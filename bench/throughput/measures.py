@@ -25,7 +25,8 @@ LARGE_BYTES: Final = 400_000
 class Contender:
     """Somebody to measure. `pid` is of the process whose time counts; `seconds` is its minimum.
 
-    `headers` go with each request; `keys_file` has its credentials, one a line.
+    `stream_url` is `url` unless it says otherwise. `headers` go with each request, `stream_headers`
+    with each stream; `keys_file` has its credentials, one a line.
     """
 
     name: str
@@ -35,15 +36,18 @@ class Contender:
     database: str = ""
     keys_file: Path | None = None
     headers: tuple[str, ...] = ()
+    stream_headers: tuple[str, ...] = ()
     seconds: int = 0
-    model: str = MODEL
+    stream_model: str = MODEL
     commits: Callable[[], Commits] | None = None
 
     def target(self, *, is_stream: bool = False) -> wrk.Target:
         """Where its load goes."""
-        base = self.stream_url if is_stream else self.url
+        base = (self.stream_url or self.url) if is_stream else self.url
         return wrk.Target(
-            url=f"{base}/chat/completions", keys_file=self.keys_file, headers=self.headers
+            url=f"{base}/chat/completions",
+            keys_file=self.keys_file,
+            headers=self.stream_headers if is_stream else self.headers,
         )
 
 
@@ -91,7 +95,7 @@ def streamed(contenders: Sequence[Contender], plan: Plan) -> Iterator[Answer]:
 
 def _whole_once(who: Contender, plan: Plan, home: Path, *, seconds: int) -> Answer:
     body_file = home / f"body-{who.name}-{plan.body}"
-    body_file.write_bytes(body(plan.body, model=who.model))
+    body_file.write_bytes(body(plan.body))
     commits = None if who.commits is None else who.commits()
     watched = None if who.pid is None else Watched(who.pid)
     load = wrk.run(who.target(), body_file, connections=plan.connections, seconds=seconds)
@@ -111,7 +115,7 @@ def _whole_once(who: Contender, plan: Plan, home: Path, *, seconds: int) -> Answ
 
 def _streams_once(who: Contender, plan: Plan, *, seconds: int) -> Answer:
     watched = None if who.pid is None else Watched(who.pid)
-    asked = body(plan.body, model=who.model, is_stream=True)
+    asked = body(plan.body, model=who.stream_model, is_stream=True)
     load = streams.run(
         who.target(is_stream=True), asked, connections=plan.connections, seconds=seconds
     )

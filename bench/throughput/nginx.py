@@ -119,15 +119,18 @@ class MockUpstream(Nginx):
 class PlainProxy(Nginx):
     """nginx that passes on what it gets, to whole answers or to streams, and charges nothing."""
 
-    def __init__(self, directory: Path, upstream: MockUpstream) -> None:
+    def __init__(self, directory: Path, upstream: MockUpstream, *, core: int) -> None:
         super().__init__(directory)
-        self._upstream = upstream
+        self._upstream, self._core = upstream, core
         self.stream_port = free_port()
 
     @property
     def stream_url(self) -> str:
         """Where it passes streams on."""
         return f"http://127.0.0.1:{self.stream_port}/v1"
+
+    def argv(self) -> Sequence[str]:
+        return ["taskset", "-c", str(self._core), *super().argv()]
 
     def servers(self) -> str:
         return "".join(

@@ -1,25 +1,34 @@
-"""A whole run, part by part: who is there, what they are asked, what was found of it."""
+"""A whole run, part by part: who is asked what, and what was found of it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Final
 
-from bench.throughput.figures import Answer, Figures, Found, together
-from bench.throughput.machine import Cores, on_core
+from bench.finding import STUMBLES, FellShort, complaint
+from bench.throughput import instant
+from bench.throughput.figures import Found, at
+from bench.throughput.machine import Cores
 from bench.throughput.measures import Contender, Plan, streamed, whole
-from bench.throughput.nginx import MockUpstream, PlainProxy
 from bench.throughput.node import BenchNode
+from bench.throughput.stage import KEYS, POSTGRES, Stage, contender
 from bench.throughput.usage import rss_kib
+from demo.mint import RealMint
 
-KEYS: Final = 64
-MANY_KEYS: Final = 10_000
-SOAK_REQUESTS: Final = 100_000
-SOAK_STEP_S: Final = 10
+CONNECTIONS: Final = (64, 16, 1)
+STREAMS: Final = (64, 1)
 SECONDS: Final = 4
 ROUNDS: Final = 3
-CONNECTIONS: Final = (64, 16, 1)
+
+SOAK_REQUESTS: Final = 100_000
+SOAK_STEP_S: Final = 10
+
+# Of the whole matrix, each asked once.
+ALL_CONNECTIONS: Final = (1, 16, 64, 512)
+MANY_KEYS: Final = 10_000
+SIZES: Final = ("small", "large")
+
 Part = tuple[str, Found]
 
 
@@ -31,131 +40,93 @@ class Wanted:
     full: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Scene:
-    """The upstream and the yardstick, running; nodes are made beside them."""
-
-    home: Path
-    cores: Cores
-    upstream: MockUpstream
-    proxy: PlainProxy
-    nodes: int = 0
-
-    @property
-    def yardsticks(self) -> list[Contender]:
-        """Nobody in between, and nginx."""
-        direct = Contender(
-            name="direct", url=self.upstream.api_url, stream_url=self.upstream.stream_url
-        )
-        nginx = Contender(
-            name="nginx",
-            url=f"{self.proxy.url}/v1",
-            stream_url=self.proxy.stream_url,
-            pid=self.proxy.process.pid,
-        )
-        return [direct, nginx]
-
-    @contextmanager
-    def node(
-        self, upstream_url: str, *, keys: int = KEYS, database_url: str = ""
-    ) -> Iterator[BenchNode]:
-        """A node with funded keys, running, in front of that upstream."""
-        self.nodes += 1
-        settings = {"UPSTREAM_BASE_URL": upstream_url}
-        if database_url:
-            settings["DATABASE_URL"] = database_url
-        home = self.home / f"node-{self.nodes}"
-        node = BenchNode(home, core=self.cores.serving, settings=settings)
-        node.fund(keys)
-        with node:
-            yield node
-
-
-def contender(node: BenchNode, database: str = "sqlite") -> Contender:
-    """A node as somebody to measure."""
-    return Contender(
-        name="node",
-        url=node.api_url,
-        stream_url=node.api_url,
-        pid=node.process.pid,
-        database=database,
-        keys_file=node.keys_file,
-        commits=node.commits,
-    )
-
-
 def measure(wanted: Wanted, home: Path, cores: Cores) -> Iterator[Part]:
-    """Every part that is wanted, as soon as it is found."""
-    books: Figures = {"failed": 0, "reserved_msat": 0}
-    with ExitStack() as running:
-        running.enter_context(on_core(cores.loading))
-        upstream = running.enter_context(MockUpstream(home / "upstream"))
-        proxy = _Pinned(home / "proxy", upstream, core=cores.serving)
-        running.enter_context(proxy)
-        scene = Scene(home=home, cores=cores, upstream=upstream, proxy=proxy)
-        yield from _parts(scene, wanted, books)
-    yield "books", {"books": books}
+    """Every part that is wanted, as soon as it is found.
+
+    Raises FellShort at the end if one of them could not be finished.
+    """
+    parts = [_whole_answers, _streams, _instant, *([_matrix] if wanted.full else [])]
+    complaints: list[str] = []
+    with Stage.open(home, cores, with_peers=wanted.peers) as stage:
+        for part in parts:
+            try:
+                yield from part(stage)
+            except STUMBLES as error:
+                complaints.append(complaint(error))
+        yield "books", {"books": stage.books}
+    if complaints:
+        raise FellShort("; ".join(complaints))
 
 
-class _Pinned(PlainProxy):
-    """The plain proxy on the core that serves."""
+def _whole_answers(stage: Stage) -> Iterator[Part]:
+    """By turns with everybody, and then what all the requests left in memory."""
+    with stage.node() as node:
+        lite, idle_mib, asked = contender(node), rss_kib(node.process.pid) / 1024, 0.0
+        with stage.postgres_node() as other:
+            for connections in CONNECTIONS:
+                all_ = [*stage.yardsticks, lite, contender(other, POSTGRES)]
+                all_ += stage.peers if connections > 1 else []
+                plan = Plan(connections=connections, seconds=SECONDS, rounds=ROUNDS)
+                found = stage.found(whole(all_, plan, stage.home))
+                asked += _asked(found)
+                yield "whole", found
+            stage.close_books(other)
+        plan = Plan(connections=KEYS, seconds=SOAK_STEP_S, rounds=1)
+        while asked < SOAK_REQUESTS:
+            asked += _asked(stage.found(whole([lite], plan, stage.home)))
+        grown_mib = rss_kib(node.process.pid) / 1024 - idle_mib
+        memory = {"idle_mib": idle_mib, "grown_mib": grown_mib, "requests": asked}
+        yield "memory", {"memory node": memory}
+        stage.close_books(node)
 
-    def __init__(self, directory: Path, upstream: MockUpstream, *, core: int) -> None:
-        super().__init__(directory, upstream)
-        self._core = core
 
-    def argv(self) -> list[str]:
-        return ["taskset", "-c", str(self._core), *super().argv()]
+def _asked(found: Found) -> float:
+    """How many requests the node on SQLite answered."""
+    lite = [name for name in found if " node sqlite " in name]
+    return sum(at(found, name, "requests") or 0 for name in lite)
 
 
-def _parts(scene: Scene, wanted: Wanted, books: Figures) -> Iterator[Part]:
-    with scene.node(scene.upstream.api_url) as node:
-        idle_mib = rss_kib(node.process.pid) / 1024
-        node_ = contender(node)
-        asked = 0.0
-        for connections in CONNECTIONS:
+def _streams(stage: Stage) -> Iterator[Part]:
+    with stage.node({"UPSTREAM_BASE_URL": stage.upstream.stream_url}) as node:
+        for connections in STREAMS:
+            all_ = [*stage.yardsticks, contender(node), *stage.peers]
             plan = Plan(connections=connections, seconds=SECONDS, rounds=ROUNDS)
-            found = _found(list(whole([*scene.yardsticks, node_], plan, scene.home)), books)
-            asked += sum(each.get("requests", 0) for each in found.values())
-            yield "whole", found
-        yield "memory", {"memory node": _soaked(node, node_, scene.home, idle_mib, books)}
-        books["reserved_msat"] += node.audit()
-    with scene.node(scene.upstream.stream_url) as node:
-        for connections in (64, 1):
-            plan = Plan(connections=connections, seconds=SECONDS, rounds=ROUNDS)
-            yield (
-                "stream",
-                _found(list(streamed([*scene.yardsticks, contender(node)], plan)), books),
-            )
-        books["reserved_msat"] += node.audit()
+            yield "stream", stage.found(streamed(all_, plan))
+        stage.close_books(node)
 
 
-def _found(answers: list[Answer], books: Figures) -> Found:
-    """The rounds as one, with what each adds to direct, and the node's failures counted."""
-    found = together(answers)
-    direct = {name: figures for name, figures in found.items() if " direct " in name}
-    for name, figures in found.items():
-        for before in direct.values():
-            for figure in ("p50_ms", "first_ms"):
-                if name not in direct and figure in figures:
-                    figures["added_ms"] = figures[figure] - before[figure]
-        if " node " in name:
-            books["failed"] += figures["failed"]
-    return found
+def _instant(stage: Stage) -> Iterator[Part]:
+    with (
+        RealMint(stage.home / "mint") as mint,
+        stage.node({**instant.SETTINGS, "CASHU_MINTS": mint.url}, keys=0) as node,
+    ):
+        figures = instant.pay(node, mint)
+        stage.books["failed"] += figures["failed"]
+        yield "instant", {"instant node": figures}
+        stage.close_books(node)
 
 
-def _soaked(
-    node: BenchNode, who: Contender, home: Path, idle_mib: float, books: Figures
-) -> Figures:
-    """Its memory after a hundred thousand requests, those before this included."""
-    plan = Plan(connections=KEYS, seconds=SOAK_STEP_S, rounds=1)
-    done = 0.0
-    while done < SOAK_REQUESTS:
-        (answer,) = whole([who], plan, home)
-        done += answer.figures["requests"]
-        books["failed"] += answer.figures["failed"]
-    return {
-        "idle_mib": idle_mib,
-        "grown_mib": rss_kib(node.process.pid) / 1024 - idle_mib,
-        "requests": done,
-    }
+def _matrix(stage: Stage) -> Iterator[Part]:
+    """Everything against everything, once: connections, keys, database, size of the body."""
+    urls = {"whole": stage.upstream.api_url, "stream": stage.upstream.stream_url}
+    for part, url in urls.items():
+        base = {"UPSTREAM_BASE_URL": url}
+        with (
+            stage.node(base, keys=MANY_KEYS) as lite,
+            stage.postgres_node(base, keys=MANY_KEYS) as other,
+        ):
+            for size, keys, connections in product(SIZES, (1, MANY_KEYS), ALL_CONNECTIONS):
+                plan = Plan(
+                    connections=connections, seconds=SECONDS, rounds=1, keys=keys, body=size
+                )
+                all_ = [*stage.yardsticks, _with(lite, keys), _with(other, keys, POSTGRES)]
+                answers = whole(all_, plan, stage.home) if part == "whole" else streamed(all_, plan)
+                yield part, stage.found(answers)
+            stage.close_books(lite)
+            stage.close_books(other)
+
+
+def _with(node: BenchNode, keys: int, database: str = "sqlite") -> Contender:
+    """The node, asked with one hot key or with all of them."""
+    made = contender(node, database)
+    return replace(made, keys_file=node.one_key_file) if keys == 1 else made
