@@ -1,23 +1,22 @@
-"""The upstream's API over aiohttp: one request under one committed hold, its bytes as they come.
+"""The upstream's API over HTTP/1.1: one request under one committed hold, its bytes as they come.
 
 Laws: nothing is ever resent. An error before the head says whether anything was sent. Nobody
 cancels inside the client to stop a body: `close()` ends the connection, from any task, and a
-closed connection is never used again. Sources: performance.md section 2, guarantees.md 5 and 6.
+closed connection is never used again. No redirect is followed, no cookie kept, no proxy asked.
+Sources: ADR 0022, guarantees.md 5 and 6.
 """
 
 import asyncio
-import io
-import socket
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
-
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
+from urllib.parse import quote, unquote_plus
 
 from routstr.core.url import (
+    DEFAULT_PORTS,
+    BadUrl,
     host_of,
     is_forbidden_address,
     is_local_address,
@@ -27,6 +26,7 @@ from routstr.core.url import (
     upstream_base,
 )
 from routstr.errors import ConfigError
+from routstr.gateways.upstream_connections import Connections
 from routstr.gateways.upstream_failure import (
     UpstreamFailure,
     UpstreamGarbled,
@@ -35,22 +35,24 @@ from routstr.gateways.upstream_failure import (
     UpstreamSlow,
 )
 from routstr.gateways.upstream_headers import (
+    HEARD_OF,
     headers_up,
     is_anthropic,
     is_clean_value,
     is_plain_encoding,
 )
-from routstr.gateways.upstream_reply import BROKEN, UpstreamReply
+from routstr.gateways.upstream_reply import UpstreamReply
+from routstr.gateways.upstream_wire import BadAnswer, Phase, Wire
 from routstr.log import Secret
 
 __all__ = ["Deadlines", "HoldProof", "UpstreamClient", "UpstreamReply"]
 
 CONNECTIONS_MAX: Final = 16_384  # streams that are silent for an hour take one each
-KEEPALIVE_S: Final = 15  # below what servers keep, so a reused connection is rarely a dead one
-READ_BUFFER_BYTES: Final = 64 * 1024
-HEADER_BYTES_MAX: Final = 8 * 1024
-BODY_AT_ONCE_BYTES_MAX: Final = 1024 * 1024  # a longer one is written in pieces, with the loop free
-_AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+TARGETS_MAX: Final = 256  # request lines kept, of a few paths each with few methods
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 §8.6
+_QUERY: Final = re.compile(r"[!-~]*")
+_ASKED, _BROKEN = Phase.ASKED, Phase.BROKEN
 
 
 class HoldProof(Protocol):
@@ -101,11 +103,10 @@ class UpstreamClient:
         self._api_key = api_key
         self._provider_type = provider_type
         self._api_version = api_version
-        self._query: Mapping[str, str] = {}
-        if api_version is not None and not is_anthropic(provider_type):
-            self._query = {"api-version": api_version}
+        self._has_version_query = api_version is not None and not is_anthropic(provider_type)
         self._connections_max = connections_max
-        self._http: aiohttp.ClientSession | None = None
+        self._connections: Connections | None = None
+        self._request_lines: dict[tuple[str, str, str], str] = {}
 
     async def __aenter__(self) -> Self:
         self.open()
@@ -121,30 +122,23 @@ class UpstreamClient:
 
     def open(self) -> None:
         """Make the connection pool, in the running event loop."""
-        assert self._http is None, "opened twice"
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections_max,
-                limit_per_host=0,
-                keepalive_timeout=KEEPALIVE_S,
-                socket_factory=self._socket,
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            skip_auto_headers=_AUTOMATIC_HEADERS,
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
+        assert self._connections is None, "opened twice"
+        scheme, _, authority = self._base.partition("://")
+        port = authority.partition("/")[0].removeprefix(self._host).removeprefix(":")
+        self._connections = Connections(
+            host=self._host,
+            port=int(port or DEFAULT_PORTS[scheme]),
+            is_tls=scheme == "https",
+            may_be_called=self._may_be_called,
+            heard_of=HEARD_OF,
+            connections_max=self._connections_max,
         )
-        # It would send what it calls idempotent a second time when a kept connection is gone.
-        self._http._retry_connection = False  # noqa: SLF001 - there is no public way to say it
 
     async def close(self) -> None:
-        """Close the pool; the tasks that read from it must have ended before."""
-        if self._http is not None:
-            http, self._http = self._http, None
-            await http.close()
+        """Close the pool, and every connection in use with it."""
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close()
 
     async def request(
         self,
@@ -164,76 +158,105 @@ class UpstreamClient:
         UpstreamNotSent, UpstreamLost (UpstreamGarbled) or UpstreamSlow; BadUrl for a path that is
         none; InvalidParameter for an unforwardable header. Cancelling closes the connection.
         """
-        assert self._http is not None, "open() comes first"
-        url = URL(joined(self._base, path) + (f"?{query}" if query else ""), encoded=True)
-        url = url.update_query(self._query) if self._query else url
-        total_at = asyncio.get_running_loop().time() + deadlines.total_s
-        head_s = min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
-        sent = headers_up(
-            headers, self._api_key, provider_type=self._provider_type, api_version=self._api_version
+        assert self._connections is not None, "open() comes first"
+        connections = self._connections
+        head = self._head(method, path, query, headers, len(body))
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        head_at = now_s + min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
+        wire = connections.kept() or await _connected(
+            connections, min(now_s + deadlines.connect_s, head_at), hold.id
         )
-        if not body:
-            sent.pop("content-type")
         try:
-            async with asyncio.timeout(head_s):
-                response = await self._http.request(
-                    method,
-                    url,
-                    data=body if len(body) <= BODY_AT_ONCE_BYTES_MAX else io.BytesIO(body),
-                    headers=sent,
-                    allow_redirects=False,
-                    timeout=_timeout(deadlines.connect_s),
-                )
+            wire.send(head, body)
+            while wire.phase is _ASKED:
+                await wire.heard(head_at)
+            if wire.phase is _BROKEN and not wire.status:
+                raise _before_head(wire.failure, hold.id) from wire.failure
+            if not is_plain_encoding(wire.headers.get(b"content-encoding")):
+                raise UpstreamGarbled("an encoding not asked for", hold_id=hold.id)
         except TimeoutError as error:
-            # aiohttp's connect time-out is a TimeoutError too, and says that nothing was sent.
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise UpstreamNotSent("connect time-out", hold_id=hold.id) from error
+            wire.abort()
             raise UpstreamSlow("no answer's head in time", hold_id=hold.id) from error
-        except BROKEN as error:
-            raise _before_head(error, hold.id) from error
-        reply = UpstreamReply(
-            response,
+        except BaseException:
+            wire.abort()
+            raise
+        return UpstreamReply(
+            wire,
+            give_back=connections.give_back,
             hold_id=hold.id,
             host=self._host,
             api_key=self._api_key,
             idle_s=deadlines.idle_s,
-            total_at=total_at,
+            total_at=now_s + deadlines.total_s,
         )
-        if not is_plain_encoding(response.headers.get("content-encoding")):
-            reply.close()
-            raise UpstreamGarbled("an encoding not asked for", hold_id=hold.id)
-        return reply
 
-    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        """The socket for one resolved address, refused if nobody may call it (SR-7).
+    def _head(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], body_bytes: int
+    ) -> bytes:
+        """The request's head. Raises BadUrl and InvalidParameter."""
+        sent = headers_up(
+            headers, self._api_key, provider_type=self._provider_type, api_version=self._api_version
+        )
+        lines = [self._request_line(method, path, query)]
+        if body_bytes or method in _BODY_EXPECTED:
+            lines.append(f"Content-Length: {body_bytes}")
+        if not body_bytes:
+            del sent["content-type"]
+        lines += [f"{name}: {value}" for name, value in sent.items()]
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-        This runs after resolution and connects to the very address it judged, so a name cannot
-        change its mind in between. A loopback base URL, where allowed, may reach loopback only.
+    def _request_line(self, method: str, path: str, query: str) -> str:
+        """The first line and the Host (RFC 9112 §3), made once for each that is in use."""
+        line = self._request_lines.get((method, path, query))
+        if line is None:
+            if method not in METHODS:
+                raise ValueError("a method that is not forwarded")
+            authority, _, target = joined(self._base, path).partition("://")[2].partition("/")
+            line = f"{method} /{target}{self._query(query)} HTTP/1.1\r\nHost: {authority}"
+            if len(self._request_lines) >= TARGETS_MAX:
+                self._request_lines.clear()
+            self._request_lines[method, path, query] = line
+        return line
+
+    def _query(self, query: str) -> str:
+        """With its `?`, and with the version that this upstream wants there."""
+        if _QUERY.fullmatch(query) is None or "#" in query:
+            raise BadUrl("a query that no URL can carry")
+        if self._has_version_query and self._api_version is not None:
+            kept = [each for each in query.split("&") if each and _name(each) != "api-version"]
+            query = "&".join([*kept, f"api-version={quote(self._api_version, safe='')}"])
+        return f"?{query}" if query else ""
+
+    def _may_be_called(self, ip: str) -> bool:
+        """Whether this address may be connected to (SR-7).
+
+        A loopback base URL, where allowed, may reach loopback only; a local one its own network.
         """
-        family, kind, protocol, _, address = info
-        ip = str(address[0])
         if self._is_local:
-            forbidden = not is_local_address(ip)
-        elif self._is_loopback:
-            forbidden = not is_loopback_address(ip)
-        else:
-            forbidden = is_forbidden_address(ip)
-        if forbidden:
-            raise OSError("this address may not be called")
-        return socket.socket(family, kind, protocol)
+            return is_local_address(ip)
+        if self._is_loopback:
+            return is_loopback_address(ip)
+        return not is_forbidden_address(ip)
 
 
-def _timeout(connect_s: float) -> aiohttp.ClientTimeout:
-    """Only the connect limits are aiohttp's: its default total would kill long streams."""
-    return aiohttp.ClientTimeout(
-        total=None, connect=connect_s, sock_connect=connect_s, sock_read=None
-    )
+async def _connected(connections: Connections, until_s: float, hold_id: str) -> Wire:
+    """A connection on which nothing was sent yet. Raises UpstreamNotSent."""
+    try:
+        async with asyncio.timeout_at(until_s):
+            return await connections.another()
+    except TimeoutError as error:
+        raise UpstreamNotSent("connect time-out", hold_id=hold_id) from error
+    except (OSError, RuntimeError, UnicodeError) as error:
+        raise UpstreamNotSent("cannot connect", hold_id=hold_id) from error
 
 
-def _before_head(error: Exception, hold_id: str) -> UpstreamFailure:
-    """Which failure an aiohttp error before the answer's head is (performance.md section 2)."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
-        return UpstreamNotSent("cannot connect", hold_id=hold_id)
-    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+def _before_head(error: Exception | None, hold_id: str) -> UpstreamFailure:
+    """Which failure the end of a connection before the answer's head is."""
+    if isinstance(error, BadAnswer):
         return UpstreamGarbled("no HTTP answer", hold_id=hold_id)
     return UpstreamLost("the connection ended before an answer", hold_id=hold_id)
+
+
+def _name(parameter: str) -> str:
+    return unquote_plus(parameter.partition("=")[0])

@@ -4,7 +4,7 @@ Nothing is copied and then cleaned: a header that is not named here does not exi
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from routstr.core.providers import PROVIDERS
@@ -13,7 +13,11 @@ from routstr.log import Secret
 
 UP: Final = ("accept", "content-type", "anthropic-version", "anthropic-beta", "openai-beta")
 ROUTE_UP: Final = (*UP, "accept-language")  # for what is sold by the request
-DOWN: Final = frozenset({"content-type", "openai-processing-ms", "retry-after"})
+_ROUTE_UP: Final = frozenset(ROUTE_UP)
+DOWN: Final = {
+    name.encode(): name for name in ("content-type", "openai-processing-ms", "retry-after")
+}
+HEARD_OF: Final = frozenset({*DOWN, b"content-encoding", b"date"})  # the rest is not even kept
 VALUE_CHARS_MAX: Final = 1_024
 JSON: Final = "application/json"
 ANTHROPIC_VERSION: Final = "2023-06-01"  # for a client that names none
@@ -36,20 +40,18 @@ def headers_up(
     A name given twice in different spelling, or a value with CR, LF, NUL, another control or
     non-ASCII character, raises InvalidParameter (400).
     """
-    found: dict[str, str] = {}
+    found = {"content-type": JSON, "accept-encoding": "identity"}
+    named = set()
     for name, value in given.items():
         lower = name.lower()
-        if lower not in ROUTE_UP:
+        if lower not in _ROUTE_UP:
             continue
-        if lower in found or not is_clean_value(value):
+        if lower in named or not is_clean_value(value):
             raise InvalidParameter("A header has a value this node cannot forward.", param=lower)
+        named.add(lower)
         found[lower] = value
-    return {
-        "content-type": JSON,
-        **found,
-        "accept-encoding": "identity",
-        **_shown(api_key, provider_type, found.get("anthropic-version") or api_version),
-    }
+    found.update(_shown(api_key, provider_type, found.get("anthropic-version") or api_version))
+    return found
 
 
 def _shown(api_key: Secret, provider_type: str, version: str | None) -> dict[str, str]:
@@ -71,19 +73,19 @@ def is_anthropic(provider_type: str) -> bool:
     return provider is not None and provider.listing == "anthropic"
 
 
-def headers_down(given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What the client may see of the upstream's headers: `DOWN`, first value, clean ones only."""
-    found: dict[str, str] = {}
-    for name, value in given:
-        lower = name.lower()
-        if lower in DOWN and lower not in found and is_clean_value(value):
-            found[lower] = value
+def headers_down(given: Mapping[bytes, bytes]) -> dict[str, str]:
+    """What the client may see of the upstream's headers (names in lower case): clean ones only."""
+    found = {}
+    for name, value in given.items():
+        shown = DOWN.get(name)
+        if shown is not None and is_clean_value(text := value.decode("latin-1")):
+            found[shown] = text
     return found
 
 
-def is_plain_encoding(content_encoding: str | None) -> bool:
+def is_plain_encoding(content_encoding: bytes | None) -> bool:
     """Is the body sent as it is? We ask for `identity`; an upstream may answer otherwise."""
-    return content_encoding is None or content_encoding.strip().lower() in ("", "identity")
+    return content_encoding is None or content_encoding.lower() in (b"", b"identity")
 
 
 def is_clean_value(value: str) -> bool:
