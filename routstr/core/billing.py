@@ -5,7 +5,7 @@ of use it costs nothing; exact evidence goes before estimates; reported zeros ar
 `docs/billing.md` is made of the same rows. Source: guarantees, section 2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -79,66 +79,67 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One situation: how it is named, how it is known, and what it costs in either form."""
+    """One situation: how it is named, how it is known, and what it costs in either form.
+
+    It is known by how the exchange ended, if it is one `after` some endings only, and by what fits.
+    """
 
     situation: str
     outcome: Outcome
-    fits: Callable[[Case], bool]
+    after: frozenset[Ending] = frozenset()
+    fits: Callable[[Case], bool] = lambda _: True
     body: Rule
     stream: Rule
-
-
-def _ended(*endings: Ending) -> Callable[[Case], bool]:
-    return lambda case: case.ending in endings
 
 
 ROWS: Final[Sequence[Row]] = (
     Row(
         situation="The node dies, or cannot commit before the hold's deadline",
         outcome=Outcome.NODE_CRASHED,
-        fits=_ended(Ending.NODE_CRASHED),
+        after=frozenset({Ending.NODE_CRASHED}),
         body=Rule.FREE,
         stream=Rule.FREE,
     ),
     Row(
         situation="The upstream answers 4xx",
         outcome=Outcome.UPSTREAM_REJECTED,
-        fits=_ended(Ending.UPSTREAM_REJECTED),
+        after=frozenset({Ending.UPSTREAM_REJECTED}),
         body=Rule.FREE,
         stream=Rule.FREE,
     ),
     Row(
         situation="The client leaves before its first byte",
         outcome=Outcome.CLIENT_LEFT_EARLY,
-        fits=lambda case: case.ending is Ending.CLIENT_LEFT and not case.begun,
+        after=frozenset({Ending.CLIENT_LEFT}),
+        fits=lambda case: not case.begun,
         body=Rule.COST_IF_WHOLE,
         stream=Rule.FREE,
     ),
     Row(
         situation="The client leaves after it, or reads nothing for 60 s",
         outcome=Outcome.CLIENT_LEFT,
-        fits=_ended(Ending.CLIENT_LEFT),
+        after=frozenset({Ending.CLIENT_LEFT}),
         body=Rule.COST_IF_WHOLE,
         stream=Rule.COST_OR_ESTIMATE,
     ),
     Row(
         situation="The node stops in good order, and its grace is over",
         outcome=Outcome.NODE_STOPPED,
-        fits=_ended(Ending.NODE_STOPPED),
+        after=frozenset({Ending.NODE_STOPPED}),
         body=Rule.FREE,
         stream=Rule.COST_OR_ESTIMATE,
     ),
     Row(
         situation="The upstream is silent past a time-out",
         outcome=Outcome.STALLED,
-        fits=_ended(Ending.STALLED),
+        after=frozenset({Ending.STALLED}),
         body=Rule.FREE,
         stream=Rule.COST_AFTER_OUTPUT,
     ),
     Row(
         situation="The key cannot pay the next slice: the stream ends in good order",
         outcome=Outcome.BUDGET_EXHAUSTED,
-        fits=_ended(Ending.BUDGET_EXHAUSTED),
+        after=frozenset({Ending.BUDGET_EXHAUSTED}),
         body=Rule.IMPOSSIBLE,
         stream=Rule.ESTIMATE,
     ),
@@ -208,11 +209,16 @@ ROWS: Final[Sequence[Row]] = (
     Row(
         situation="A whole answer without usage, and not priced by unit",
         outcome=Outcome.COMPLETED_NO_USAGE,
-        fits=lambda _: True,
         body=Rule.ESTIMATE,
         stream=Rule.ESTIMATE,
     ),
 )
+
+
+# Rows for other endings than the one at hand fit nothing of it.
+_ROWS_AFTER: Final[Mapping[Ending, Sequence[Row]]] = {
+    ending: tuple(row for row in ROWS if not row.after or ending in row.after) for ending in Ending
+}
 
 
 def judge(
@@ -230,7 +236,7 @@ def judge(
     `prompt_text_bytes` and `output_tokens_max` (all choices) are the estimate's ground and limit.
     """
     case = Case(ending=ending, tally=tally, stream=stream, begun=begun)
-    row = next(row for row in ROWS if row.fits(case))
+    row = next(row for row in _ROWS_AFTER[ending] if row.fits(case))
     evidence = _evidence(row.stream if stream else row.body, case)
     usage = NOTHING_USED
     if evidence is Evidence.EXACT:
