@@ -4,31 +4,20 @@ Laws: the address is judged when it is connected to (SR-7), no redirect, no prox
 and size. The node's key goes into the header that this kind of upstream reads, and nowhere else.
 """
 
-import asyncio
-import socket
 from typing import Final
 
-import aiohttp
-from yarl import URL
-
 from routstr.core.providers import PROVIDERS
-from routstr.core.url import (
-    host_of,
-    is_forbidden_address,
-    is_local_address,
-    is_loopback_address,
-    is_loopback_host,
-    joined,
-)
+from routstr.errors import ConfigError
 from routstr.gateways.listing import BadListing, ListedModel, read_listing
+from routstr.gateways.pool import client_of
+from routstr.gateways.upstream import Deadlines
 from routstr.gateways.upstream_config import UpstreamConfig
+from routstr.gateways.upstream_failure import UpstreamFailure, UpstreamGarbled, UpstreamTooLarge
 
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 TOTAL_S: Final = 30.0
-ANTHROPIC_VERSION: Final = "2023-06-01"
 ANTHROPIC_QUERY: Final = "limit=1000"
 NO_ANSWER: Final = "it did not answer (check the URL; on your own network it needs --local)"
-_BROKEN: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 
 
 class NoListing(Exception):
@@ -44,80 +33,34 @@ class ModelLists:
     async def fetch(self, upstream: UpstreamConfig) -> list[ListedModel]:
         """What `upstream` lists now. Raises NoListing."""
         is_anthropic = PROVIDERS[upstream.provider_type].listing == "anthropic"
-        url = URL(joined(upstream.base_url, "/models"), encoded=True)
-        if is_anthropic:
-            url = url.with_query(ANTHROPIC_QUERY)
-        elif upstream.api_version is not None:
-            url = url.with_query({"api-version": upstream.api_version})
+        limit_s = self._total_s
+        deadlines = Deadlines(
+            connect_s=limit_s, first_byte_s=limit_s, idle_s=limit_s, total_s=limit_s
+        )
         try:
-            async with (
-                asyncio.timeout(self._total_s),
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(
-                        socket_factory=lambda info: _judged(info, upstream)
-                    ),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    trust_env=False,
-                    auto_decompress=False,
-                ) as http,
-                http.get(url, headers=_headers(upstream), allow_redirects=False) as response,
-            ):
-                if response.status != 200:
-                    raise NoListing(f"it answered with status {response.status}{_hint(response)}")
-                return read_listing(await _body(response))
+            async with client_of(upstream) as client:
+                reply = await client.look(
+                    "/models", query=ANTHROPIC_QUERY if is_anthropic else "", deadlines=deadlines
+                )
+                if reply.status != 200:
+                    raise NoListing(f"it answered with status {reply.status}{_hint(reply.status)}")
+                return read_listing(await reply.read_all(ANSWER_BYTES_MAX))
         except BadListing as error:
             raise NoListing(f"its list cannot be used: {error}") from error
-        except _BROKEN as error:
+        except UpstreamTooLarge as error:
+            raise NoListing("its list is too large") from error
+        except UpstreamGarbled as error:
+            raise NoListing(error.reason) from error
+        except (UpstreamFailure, ConfigError, ValueError) as error:
             raise NoListing(NO_ANSWER) from error
 
 
-def _hint(response: aiohttp.ClientResponse) -> str:
+def _hint(status: int) -> str:
     """What the operator might look at."""
-    match response.status:
+    match status:
         case 401 | 403:
             return " (check its key)"
         case 404 | 405 | 301 | 302 | 307 | 308:
             return " (check the URL, up to and including /v1)"
         case _:
             return ""
-
-
-def _headers(upstream: UpstreamConfig) -> dict[str, str]:
-    provider, key = PROVIDERS[upstream.provider_type], upstream.api_key.reveal()
-    headers = {
-        "accept": "application/json",
-        "accept-encoding": "identity",
-        "user-agent": "routstr",
-    }
-    if provider.listing == "anthropic":
-        headers["anthropic-version"] = upstream.api_version or ANTHROPIC_VERSION
-    if key:
-        bearer = provider.key_header == "authorization"
-        headers[provider.key_header] = f"Bearer {key}" if bearer else key
-    return headers
-
-
-def _judged(info: aiohttp.AddrInfoType, upstream: UpstreamConfig) -> socket.socket:
-    """The socket for one resolved address, refused if nobody may call it."""
-    family, kind, protocol, _, address = info
-    ip = str(address[0])
-    if upstream.is_local:
-        forbidden = not is_local_address(ip)
-    elif upstream.allow_loopback_http and is_loopback_host(host_of(upstream.base_url)):
-        forbidden = not is_loopback_address(ip)
-    else:
-        forbidden = is_forbidden_address(ip)
-    if forbidden:
-        raise OSError("this address may not be called")
-    return socket.socket(family, kind, protocol)
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-        raise NoListing("an encoding not asked for")
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > ANSWER_BYTES_MAX:
-            raise NoListing("its list is too large")
-    return bytes(body)

@@ -36,6 +36,7 @@ from routstr.gateways.upstream_failure import (
 )
 from routstr.gateways.upstream_headers import (
     HEARD_OF,
+    JSON,
     headers_up,
     is_anthropic,
     is_clean_value,
@@ -158,33 +159,44 @@ class UpstreamClient:
         UpstreamNotSent, UpstreamLost (UpstreamGarbled) or UpstreamSlow; BadUrl for a path that is
         none; InvalidParameter for an unforwardable header. Cancelling closes the connection.
         """
+        head = self._head(method, path, query, headers, len(body))
+        return await self._exchange(head, body, hold.id, deadlines)
+
+    async def look(self, path: str, *, query: str = "", deadlines: Deadlines) -> UpstreamReply:
+        """GET what costs nothing, and so needs no hold; else as `request`."""
+        head = self._head("GET", path, query, {"accept": JSON}, 0, "User-Agent: routstr")
+        return await self._exchange(head, b"", "", deadlines)
+
+    async def _exchange(
+        self, head: bytes, body: bytes, hold_id: str, deadlines: Deadlines
+    ) -> UpstreamReply:
+        """Send it once, and await the answer's head."""
         assert self._connections is not None, "open() comes first"
         connections = self._connections
-        head = self._head(method, path, query, headers, len(body))
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         head_at = now_s + min(deadlines.connect_s + deadlines.first_byte_s, deadlines.total_s)
         wire = connections.kept() or await _connected(
-            connections, min(now_s + deadlines.connect_s, head_at), hold.id
+            connections, min(now_s + deadlines.connect_s, head_at), hold_id
         )
         try:
             wire.send(head, body)
             while wire.phase is _ASKED:
                 await wire.heard(head_at)
             if wire.phase is _BROKEN and not wire.status:
-                raise _before_head(wire.failure, hold.id) from wire.failure
+                raise _before_head(wire.failure, hold_id) from wire.failure
             if not is_plain_encoding(wire.headers.get(b"content-encoding")):
-                raise UpstreamGarbled("an encoding not asked for", hold_id=hold.id)
+                raise UpstreamGarbled("an encoding not asked for", hold_id=hold_id)
         except TimeoutError as error:
             wire.abort()
-            raise UpstreamSlow("no answer's head in time", hold_id=hold.id) from error
+            raise UpstreamSlow("no answer's head in time", hold_id=hold_id) from error
         except BaseException:
             wire.abort()
             raise
         return UpstreamReply(
             wire,
             give_back=connections.give_back,
-            hold_id=hold.id,
+            hold_id=hold_id,
             host=self._host,
             api_key=self._api_key,
             idle_s=deadlines.idle_s,
@@ -192,13 +204,19 @@ class UpstreamClient:
         )
 
     def _head(
-        self, method: str, path: str, query: str, headers: Mapping[str, str], body_bytes: int
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body_bytes: int,
+        *more: str,
     ) -> bytes:
         """The request's head. Raises BadUrl and InvalidParameter."""
         sent = headers_up(
             headers, self._api_key, provider_type=self._provider_type, api_version=self._api_version
         )
-        lines = [self._request_line(method, path, query)]
+        lines = [self._request_line(method, path, query), *more]
         if body_bytes or method in _BODY_EXPECTED:
             lines.append(f"Content-Length: {body_bytes}")
         if not body_bytes:
