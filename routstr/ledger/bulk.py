@@ -26,6 +26,15 @@ ACCOUNT: Final = (
     " parent_id, expires_at, allowed_models, balance_limit, limit_reset,"
     " requests_per_minute, tokens_per_minute, concurrent_max"
 )
+HELD: Final = (
+    "reservation.id, api_key_id, amount, quote_amount, state, owner, deadline, settled_amount,"
+    " ended_at, spender_id"
+)
+POSTGRES_CLOCK: Final = (
+    "clock_timestamp()",
+    "(VALUES (1)) AS always (n) LEFT JOIN reservation",
+    "ON",
+)
 TIMES_AT: Final = 14
 BOUNDS_AT: Final = 18
 UNBOUND_ROW: Final = (None,) * 8
@@ -101,15 +110,13 @@ class BulkStatements:
         # In id order, so that two writers never deadlock; SQLite has one.
         lock = "" if lite else " ORDER BY id FOR UPDATE"
         self.dialect: Final = dialect
-        self.clock = "SELECT clock_timestamp()"
         self.held = "SELECT coalesce(sum(amount), 0) FROM reservation WHERE state = 'held'"
         self.load_accounts = (
             f"SELECT {ACCOUNT} FROM apikey WHERE id {ids} OR key_hash {hashes}{lock}"
         )
-        self.load_holds = (
-            "SELECT id, api_key_id, amount, quote_amount, state, owner, deadline, settled_amount,"
-            f" ended_at, spender_id FROM reservation WHERE id {ids}"
-        )
+        # PostgreSQL tells its time in the same trip, whether there is a hold or not.
+        clock, source, where = ("NULL", "reservation", "WHERE") if lite else POSTGRES_CLOCK
+        self.load_holds = f"SELECT {clock}, {HELD} FROM {source} {where} reservation.id {ids}"
         guards = {"id": "id", "version": "old_version", "balance": "old_balance"}
         self.change_accounts = updating(
             dialect,
@@ -227,38 +234,45 @@ def _bounds(
 
 
 async def load_holds(
-    driver: Driver, statements: BulkStatements, ids: Collection[str]
-) -> list[HoldRow]:
-    """Load the holds of those ids; their keys' locks protect them."""
-    if not ids:
-        return []
+    driver: Driver, statements: BulkStatements, ids: Collection[str], now: datetime
+) -> tuple[datetime, list[HoldRow]]:
+    """The time by the database's clock, else `now`, and the holds of those ids.
+
+    Their keys' locks protect them: whatever those waited for is over, and lies before that time.
+    """
+    is_clock = statements.dialect == "postgresql"
+    if not ids and not is_clock:
+        return now, []
     rows = await driver.fetch(statements.load_holds, statements.list_of([*ids]))
-    return [
-        HoldRow(
-            id=id_,
-            api_key_id=api_key_id,
-            amount_msat=amount,
-            quote_msat=quote_amount,
-            state=STATES[state],
-            owner=owner,
-            deadline=as_time(deadline),
-            settled_msat=settled_amount,
-            ended_at=None if ended_at is None else as_time(ended_at),
-            spender_id=spender_id,
-        )
-        for (
-            id_,
-            api_key_id,
-            amount,
-            quote_amount,
-            state,
-            owner,
-            deadline,
-            settled_amount,
-            ended_at,
-            spender_id,
-        ) in rows
-    ]
+    return as_time(rows[0][0]) if is_clock else now, [_held(row) for row in rows if row[1]]
+
+
+def _held(row: Row) -> HoldRow:
+    (
+        _,
+        id_,
+        api_key_id,
+        amount,
+        quote_amount,
+        state,
+        owner,
+        deadline,
+        settled_amount,
+        ended_at,
+        spender_id,
+    ) = row
+    return HoldRow(
+        id=id_,
+        api_key_id=api_key_id,
+        amount_msat=amount,
+        quote_msat=quote_amount,
+        state=STATES[state],
+        owner=owner,
+        deadline=as_time(deadline),
+        settled_msat=settled_amount,
+        ended_at=None if ended_at is None else as_time(ended_at),
+        spender_id=spender_id,
+    )
 
 
 def book_changes(statements: BulkStatements, book: Book) -> list[tuple[Change, Sequence[Row]]]:

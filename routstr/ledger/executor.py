@@ -38,7 +38,6 @@ from routstr.ledger.bulk import (
 )
 from routstr.ledger.bulk_claims import ClaimStatements, claim_changes, load_claims
 from routstr.ledger.claims import ClaimBook
-from routstr.ledger.columns import as_time
 from routstr.ledger.commands import Command, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import finish
 from routstr.ledger.drivers import (
@@ -279,15 +278,14 @@ class LedgerExecutor:
             await savepoint.commit()
 
     async def _load(self, driver: Driver, batch: Sequence[_Entry]) -> Book:
-        now = self._clock.now()
-        if self._database.dialect == "postgresql":
-            now = as_time((await driver.fetch(self._statements.clock))[0][0])
         refs = {ref for entry in batch for ref in entry.command.keys}
         hold_ids = {hold_id for entry in batch for hold_id in entry.command.hold_ids}
+        accounts = await load_families(driver, self._statements, self._parents, refs)
+        now, holds = await load_holds(driver, self._statements, hold_ids, self._clock.now())
         return Book(
             now=now,
-            accounts=await load_families(driver, self._statements, self._parents, refs),
-            holds=await load_holds(driver, self._statements, hold_ids),
+            accounts=accounts,
+            holds=holds,
             held_msat=self._held_msat,
             held_msat_max=self._limits.held_msat_max,
         )
