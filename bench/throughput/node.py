@@ -8,11 +8,12 @@ import json
 import re
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import httpx
 
 from bench.finding import FellShort
 from demo.process import ROOT
@@ -26,6 +27,7 @@ SETTINGS: Final = {
 }
 FUNDING_TIMEOUT_S: Final = 300
 AUDIT_TIMEOUT_S: Final = 300
+METRICS_TIMEOUT_S: Final = 60
 SAMPLE: Final = re.compile(r"^routstr_ledger_batch_size_(sum|count) (\S+)$", re.MULTILINE)
 
 
@@ -65,10 +67,14 @@ class BenchNode(Node):
         self.one_key_file.write_text(f"{first}\n", encoding="utf-8")
 
     def commits(self) -> Commits:
-        """What its /metrics say of the ledger."""
-        request = urllib.request.Request(f"{self.url}/metrics")  # noqa: S310 - our own node
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own node
-            found = dict(SAMPLE.findall(answer.read().decode()))
+        """What its /metrics say of the ledger. Raises FellShort when it does not say."""
+        try:
+            answer = httpx.get(f"{self.url}/metrics", timeout=METRICS_TIMEOUT_S, trust_env=False)
+        except httpx.HTTPError as error:
+            raise FellShort(f"/metrics: {type(error).__name__}") from error
+        found = dict(SAMPLE.findall(answer.text))
+        if not {"sum", "count"} <= set(found):
+            raise FellShort(f"/metrics: {answer.status_code}, no word of the ledger's batches")
         return Commits(commands=int(float(found["sum"])), commits=int(float(found["count"])))
 
     def audit(self) -> int:

@@ -34,7 +34,7 @@ OTHERS: Final = (
     ("grown_mib", "grown MiB", 1),
     ("requests", "requests", 0),
     ("cpu_ms", "CPU ms", 2),
-    ("cpu_p50_ms", "p50 ms", 2),
+    ("p50_ms", "p50 ms", 2),
     ("failed", "failed", 0),
     ("reserved_msat", "reserved msat", 0),
 )
