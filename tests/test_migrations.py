@@ -1,6 +1,7 @@
 """The commands operators migrate with, on both engines; the schema is the ledger's affair."""
 
 from demo.process import ROOT
+from routstr.ledger.migrate import newest_revision
 from tests.harness.command import run_module
 
 
@@ -33,6 +34,7 @@ def test_history_is_one_line_of_revisions(sqlite_url: str) -> None:
     lines = alembic(sqlite_url, "history").splitlines()
     numbers = [line.split(" -> ")[1].split()[0].rstrip(",") for line in lines]
     assert numbers == [f"{number:04}" for number in range(len(numbers), 0, -1)]
+    assert numbers[0] == newest_revision()
 
 
 def test_the_tables_need_no_further_migration(database_url: str) -> None:

@@ -43,7 +43,7 @@ async def migrate(database_url: str, revision: str = "head") -> None:
         command.upgrade(config, revision)
 
     try:
-        if revision == "head" and await _revision(database) == _head():
+        if revision == "head" and await _revision(database) == newest_revision():
             return
         async with database.writer.begin() as connection:
             await connection.run_sync(upgrade)
@@ -60,7 +60,7 @@ async def _revision(database: Database) -> str | None:
         return found
 
 
-def _head() -> str:
+def newest_revision() -> str:
     """The last revision there is: they are linear, and their files are named by number."""
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*_*.py"))
 

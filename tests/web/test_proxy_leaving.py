@@ -49,9 +49,12 @@ async def read_until(stream: httpx.Response, text: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def streaming(shop: Shop, key: FundedKey) -> AsyncIterator[httpx.Response]:
-    body = order(stream=True)
-    async with shop.http.stream("POST", PATH, headers=key.headers, json=body) as stream:
+async def streaming(
+    shop: Shop, key: FundedKey, *, blanks: int = 0
+) -> AsyncIterator[httpx.Response]:
+    body = json.dumps(order(stream=True)).encode() + b" " * blanks
+    headers = {**key.headers, "content-type": "application/json"}
+    async with shop.http.stream("POST", PATH, headers=headers, content=body) as stream:
         assert stream.status_code == 200
         yield stream
 
@@ -59,11 +62,12 @@ async def streaming(shop: Shop, key: FundedKey) -> AsyncIterator[httpx.Response]
 # ── gone ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_client_that_leaves_pays_what_was_delivered(shop: Shop) -> None:
+@pytest.mark.parametrize("blanks", [0, 300_000])  # so many, that reading paused meanwhile
+async def test_a_client_that_leaves_pays_what_was_delivered(shop: Shop, blanks: int) -> None:
     key, gate = await shop.key(FUNDS_MSAT), Gate()
     shop.upstream.default = Script(gate=gate)
     gate.open(2)
-    async with streaming(shop, key) as stream:
+    async with streaming(shop, key, blanks=blanks) as stream:
         await read_until(stream, b"wo th")
     call = await shop.upstream.called()
     await call.closed_by_client()
