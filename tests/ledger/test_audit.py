@@ -108,8 +108,7 @@ async def test_a_chain_with_a_key_less_is_named(
     lived_node: Node, name: str, key: str, _: str
 ) -> None:
     if lived_node.database.dialect == "postgresql":
-        of_part = key.replace("transaction", "transaction_first")
-        await lived_node.execute(f"ALTER TABLE transaction_first DROP CONSTRAINT {of_part}")
+        await lived_node.execute(f"ALTER TABLE transaction_first DROP CONSTRAINT {key}")
     else:
         await forget(lived_node, key)
     report = await lived_node.audit()
@@ -167,7 +166,7 @@ DOUBLES = {
         "UPDATE mint_output SET b_ = (SELECT min(b_) FROM mint_output) WHERE position = 1",
     ),
     "I-15": (
-        "ALTER TABLE transaction_first DROP CONSTRAINT uq_transaction_first_operation_id",
+        "ALTER TABLE transaction_first DROP CONSTRAINT uq_transaction_operation_id",
         "INSERT INTO \"transaction\" SELECT 999, 'key_other', 99, 0, 0, type, NULL, timestamp,"
         " NULL, operation_id FROM \"transaction\" WHERE operation_id = 'end:released'",
     ),
