@@ -41,9 +41,11 @@ SQLITE_PRAGMAS: Final = (
     "trusted_schema=OFF",
     "cell_size_check=ON",
     "mmap_size=0",
-    "cache_size=-16384",  # KiB a connection: the hot indexes' roots; the system caches the rest
+    "cache_size=-16384",  # KiB: the hot indexes' roots; the system caches the rest
     "wal_autocheckpoint=10000",  # pages, 40 MB: a checkpoint costs as much as many commits
 )
+# There are many readers, and what is resident would grow with the database until each has its fill.
+SQLITE_READER: Final = (*SQLITE_PRAGMAS, "cache_size=-2048", "query_only=ON")
 POSTGRES_SESSION: Final = {
     "application_name": "routstr",
     "statement_timeout": "5000",
@@ -208,7 +210,7 @@ def _open_sqlite(url: str, pool: PoolSettings) -> Database:
     for engine in (writer.sync_engine, thread_writer):
         _on_connect(engine, SQLITE_PRAGMAS)
         _on_begin(engine, "BEGIN IMMEDIATE")
-    _on_connect(reader.sync_engine, (*SQLITE_PRAGMAS, "query_only=ON"))
+    _on_connect(reader.sync_engine, SQLITE_READER)
     _on_begin(reader.sync_engine, "BEGIN")
     return Database(dialect="sqlite", writer=writer, reader=reader, thread_writer=thread_writer)
 
