@@ -32,6 +32,7 @@ EVENT: Final = (
     b'"finish_reason":null}]}\n\n'
 )
 STATS: Final = b"GET /stats"
+NOTHING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"  # it lists no models
 
 WHOLE: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(ANSWER)
@@ -78,7 +79,10 @@ class _Connection(asyncio.Protocol):
                 return
             self._read = self._read[end:]
             way = b"/" + head.partition(b" /")[2].partition(b"/")[0]
-            self._transport.write(WHOLE if head.startswith(STATS) else ANSWERS.get(way, WHOLE))
+            if head.startswith(b"GET"):
+                self._transport.write(WHOLE if head.startswith(STATS) else NOTHING)
+            else:
+                self._transport.write(ANSWERS.get(way, WHOLE))
 
 
 async def _serve(port: int) -> None:
