@@ -7,6 +7,8 @@ from typing import Final
 
 from sqlalchemy import JSON, Text
 
+import routstr.ledger.tables_admin
+import routstr.ledger.tables_house  # noqa: F401 - as above: all tables are asked, whoever audits
 from routstr.ledger.columns import SealedText
 from routstr.ledger.engine import Dialect
 from routstr.ledger.tables import metadata
