@@ -2,10 +2,11 @@
 
 Laws: no more run at once than the system has connections for. Who waits for somebody else (an
 upstream, a mint, another request) is not counted as waiting, so ten thousand slow streams refuse
-nobody. `WAITING_MIN` may always wait, so a node never closes. The limit follows what is measured:
-it shrinks while requests wait for longer than they may, and grows while they wait for less than
-half of that and it is needed. As a wait tells of the limit when it began, and the limit at most
-doubles meanwhile, growing never leads to waiting for too long.
+nobody; who has a whole answer that is yet to be charged is counted again. `WAITING_MIN` may always
+wait, so a node never closes. The limit follows what is measured: it shrinks while requests wait for
+longer than they may, and grows while they wait for less than half of that and it is needed. As a
+wait tells of the limit when it began, and the limit at most doubles meanwhile, growing never leads
+to waiting for too long.
 """
 
 from typing import Final

@@ -154,6 +154,8 @@ async def _read(ctx: Context, exchange: Exchange, reply: UpstreamReply) -> _Read
         broken = Ending.STALLED if isinstance(failure, UpstreamStalled) else Ending.CUT
         ending, is_whole = exchange.stopped or broken, False
     exchange.watch.heard()
+    if exchange.one_shot is None:  # whose change may have to wait for a mint
+        ctx.admission.enter(exchange.request_id, ctx.monotonic_s())
     exchange.when_stopped(None)
     if is_whole and exchange.stopped is Ending.CLIENT_LEFT:
         ending = Ending.CLIENT_LEFT

@@ -129,6 +129,7 @@ async def _post(
         async with asyncio.timeout(None) as patience:
             exchange.when_stopped(lambda: patience.reschedule(LONG_AGO_S))
             try:
+                ctx.admission.forget(exchange.request_id)  # it waits for the upstream now
                 exchange.watch.asked()
                 return await turns.attempt.client.request(
                     method=purchase.order.method,

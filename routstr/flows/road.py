@@ -81,7 +81,7 @@ async def _travel(ctx: Context, exchange: Exchange, purchase: Purchase) -> None:
             await refund(ctx, exchange, error)
         exchange.refuse(error)
     finally:
-        ctx.admission.forget(exchange.request_id)
+        ctx.admission.leave(exchange.request_id, ctx.monotonic_s())
         ctx.admission.end()
         # No money here: a hold that was not settled ends with its lease.
         ctx.holds.remove(exchange.request_id)

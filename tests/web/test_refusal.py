@@ -10,7 +10,8 @@ from fastapi import FastAPI
 
 from routstr.web.head import bounded_head
 from routstr.web.refusal import Refusal
-from tests.harness.shop import PATH, Shop, open_shop, order, serving
+from tests.fakes.upstream_script import Gate, Script
+from tests.harness.shop import PATH, Shop, open_shop, order, serving, until
 from tests.harness.till import ON_SQLITE
 
 pytestmark = ON_SQLITE
@@ -112,3 +113,19 @@ async def test_requests_that_come_together_share_the_room_there_is(full: Shop) -
 async def test_a_payment_that_is_refused_comes_back(full: Shop) -> None:
     refused = await full.http.post(PATH, headers={"x-cashu": "cashuBabc"}, json=order())
     assert (refused.status_code, refused.headers["x-cashu"]) == (503, "cashuBabc")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_waits_for_an_upstream_takes_nobodys_place(shop: Shop, stream: bool) -> None:
+    key, gate = await shop.key(1_000_000), Gate()
+    shop.upstream.default = Script(gate=gate)
+    asked = asyncio.create_task(
+        shop.http.post(PATH, headers=key.headers, json=order(stream=stream))
+    )
+    await shop.upstream.called()
+    admission = shop.ctx.admission
+    assert (admission.waiting, admission.under_way) == (0, 1)
+    gate.open_for_ever()
+    assert (await asked).status_code == 200
+    await until(lambda: admission.under_way == 0)
+    assert admission.waiting == 0
