@@ -74,7 +74,7 @@ def _peak(node: LoneNode, key: str) -> float:
 def _finding(
     what: str, came: Came, node: LoneNode, peak_per_s: float, *, name: str = ""
 ) -> Finding:
-    share = came.per_s / peak_per_s
+    share = came.per_s / peak_per_s if peak_per_s else 0.0
     is_told_at_once = (came.refused_p50_ms or 0) <= REFUSED_MS_MAX
     percent = round(100 * share)
     return Finding(
