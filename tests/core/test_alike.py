@@ -26,6 +26,8 @@ HOSTILE = [
     '","finish_reason":"stop',
     "]}}",
     "x" * 99,
+    "y" * 400,
+    "duration",
 ]
 WORDS = st.sampled_from(HOSTILE)
 
@@ -89,12 +91,14 @@ MAKES: Mapping[str, Callable[[str, str], bytes]] = {
     "thought in detail": lambda one, _: event(
         {"reasoning": one, "reasoning_details": [{"type": "t", "text": one}]}
     ),
+    "thought at length": lambda one, _: event({"reasoning": "a" * 300, "reasoning_content": one}),
     "called": lambda one, two: event(
         {"tool_calls": [{"index": 0, "id": two, "function": {"arguments": one}}]}
     ),
     "role": lambda one, two: event({"role": two, "content": one}),
     "sound": lambda one, two: event({"audio": {"data": one, "transcript": two}}),
     "usage": lambda one, _: event({"content": one}, usage={"prompt_tokens": 1}),
+    "timed": lambda one, two: event({"content": one}, usage={"type": two, "seconds": 5}),
     "used": lambda one, two: event({"content": one}, usage=two),
     "failed": lambda one, two: event({"content": one}, error=two),
     "two choices": lambda one, two: event(

@@ -6,7 +6,8 @@ else of an event than that it is like one that was read, and what it does not kn
 A shape is an event with one or two of its strings left open, none of them a name. What stands there
 may be any text without quotes, escapes and controls: then the parser sees the same JSON, and since
 how much text is in a chunk depends on the length of such strings alone, two lengths of each tell
-the rule.
+the rule. A string that does not count at either may be shorter than another one that is counted in
+its place, as of one thought under several names the longest is: so it may be no longer than those.
 """
 
 import re
@@ -43,9 +44,9 @@ class _Shape:
             return None
         word = event[len(self.head) : len(event) - len(self.tail)]
         if not self.middle:
-            return self.base_bytes + self.first * len(word) if _is_plain(word) else None
+            return self.base_bytes + self.first * len(word) if _fits(word, self.first) else None
         word, _, other = word.partition(self.middle)
-        if not (_is_plain(word) and _is_plain(other)):
+        if not (_fits(word, self.first) and _fits(other, self.last)):
             return None
         return self.base_bytes + self.first * len(word) + self.last * len(other)
 
@@ -150,6 +151,11 @@ def _alike_bytes(one: bytes, other: bytes, bytes_max: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _fits(word: bytes, growth: int) -> bool:
+    """Whether a chunk with it is as those were that told how its text grows."""
+    return (growth == 1 or len(word) <= len(_LONG)) and _is_plain(word)
 
 
 def _is_plain(word: bytes) -> bool:

@@ -134,7 +134,8 @@ class ChatStreamMeter(EventMeter):
             return self._held.release_over(self._held_bytes_max)
         if not piece.output_seen:
             return self._pass_on(event)
-        self._alike.learn(event, piece)
+        if value.get("usage") is None:  # in one, a word may decide whether it counts
+            self._alike.learn(event, piece)
         return self._held.release() + event
 
     def _pass_malformed(self, event: bytes) -> bytes:
