@@ -141,6 +141,7 @@ async def _serve(
             bytes_max=REQUEST_LINE_BYTES_MAX + settings.header_bytes_max,
             lines_max=settings.header_lines_max,
             timeout_s=settings.head_timeout_s,
+            stall_s=settings.client_stall_timeout_s,
             refusal=Refusal(app),
         ),
         ws="none",

@@ -4,6 +4,9 @@ Uvicorn's protocol keeps what came of a head until it is whole, however long it 
 long that takes, and it lets a client ask on and on before it was answered. Nobody has shown a key
 at that point, so every one of these waits has a bound here. Trailers (RFC 9112 §7.1.2) are heads
 in all but name: they are bounded alike, and then dropped, as nothing here has a use for them.
+What follows of a body that was answered before its end may take as long as a head; and who reads
+nothing of an answer is waited for as long as the app would, by the connection itself, as an answer
+that is whole has no app behind it.
 """
 
 import asyncio
@@ -47,10 +50,12 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     head_bytes_max: ClassVar[int]
     head_lines_max: ClassVar[int]
     head_timeout_s: ClassVar[float]
+    stall_timeout_s: ClassVar[float]
 
     _part: Part = Part.IDLE
     _part_bytes: int = 0  # since the last message or head was whole; a body's do not count
     _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
     _is_lost: bool = False
     _left: Callable[[], None] | None = None  # told when the client leaves
 
@@ -64,6 +69,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell who answers."""
         self._stop_head_timer()
+        self._stop_stall_timer()
         self._is_lost = True
         super().connection_lost(exc)
         if self._left is not None:
@@ -84,7 +90,9 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse piece by piece, until a head is found to be too long; but for what is refused."""
-        if self._part is Part.IDLE and not self._is_answering():
+        # Who reads no answers is not given more of them: the ordinary way waits until he does.
+        is_read = not self.flow.write_paused
+        if self._part is Part.IDLE and is_read and not self._is_answering():
             refusal = self.refuse(data)
             if refusal is not None:
                 self._answer_unread(refusal)
@@ -94,7 +102,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             piece = data[start : start + self._room()]
             start += len(piece)
             self._parse(piece)
-        if self._is_answering() or self._part not in (Part.IDLE, Part.HEAD):
+        if self._is_answering():
             self._stop_head_timer()
         else:
             self._start_head_timer()
@@ -169,9 +177,9 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on as uvicorn does; for a head that had begun in the meantime, the time begins now."""
+        """Go on as uvicorn does; for what had begun in the meantime, the time begins now."""
         super().on_response_complete()
-        if self._part is Part.HEAD and not self._is_answering():
+        if self._part is not Part.IDLE and not self._is_answering():
             self._start_head_timer()
 
     def _enter(self, part: Part) -> None:
@@ -194,6 +202,22 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def pause_writing(self) -> None:
+        """Too much is unread by the client; if that stays so, nobody is there."""
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self.stall_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It was read."""
+        self._stop_stall_timer()
+        super().resume_writing()
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
 
 class CycleWire:
@@ -221,19 +245,26 @@ class CycleWire:
 
 
 def bounded_head(
-    *, bytes_max: int, lines_max: int, timeout_s: float, refusal: Refuse | None = None
+    *,
+    bytes_max: int,
+    lines_max: int,
+    timeout_s: float,
+    stall_s: float,
+    refusal: Refuse | None = None,
 ) -> type[BoundedHeadProtocol]:
     """The protocol with these bounds, for uvicorn's `http`.
 
     `bytes_max` counts the request line, too; of more than `lines_max` headers one is kept, so that
     the middleware sees there are too many. A connection is closed `timeout_s` after it was made or
-    a head began, if that is not whole. `refusal` is asked first of what begins a request.
+    a head began, if that is not whole, and dropped when its client read too little for `stall_s`.
+    `refusal` is asked first of what begins a request.
     """
 
     class Bounded(BoundedHeadProtocol):
         head_bytes_max = bytes_max
         head_lines_max = lines_max
         head_timeout_s = timeout_s
+        stall_timeout_s = stall_s
 
         def refuse(self, data: bytes) -> bytes | None:
             return refusal and refusal(data, self.server_state.default_headers)

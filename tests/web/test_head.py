@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
-from routstr.web.head import PIECE_BYTES, PIPELINED_MAX, bounded_head
+from routstr.web.head import PIECE_BYTES, PIPELINED_MAX, Refuse, bounded_head
 from tests.harness.process import StartNode
 from tests.harness.shop import serving
 from tests.test_cli import GOOD
@@ -34,6 +34,7 @@ class Wire:
         self._writer = writer
         self.gate = asyncio.Event()
         self.held = asyncio.Event()
+        self.lost = asyncio.Event()  # the node's side
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -57,13 +58,31 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(*, timeout_s: float = WAIT_S * 2) -> AsyncIterator[Wire]:
+async def wired(
+    *, timeout_s: float = WAIT_S * 2, stall_s: float = WAIT_S * 2, refusal: Refuse | None = None
+) -> AsyncIterator[Wire]:
     """A connection to an app that says what it got, behind the protocol with these bounds."""
     app = FastAPI(openapi_url=None)
-    protocol = bounded_head(bytes_max=BYTES_MAX, lines_max=LINES_MAX, timeout_s=timeout_s)
-    async with serving(app, http=protocol) as port:
+    protocol = bounded_head(
+        bytes_max=BYTES_MAX,
+        lines_max=LINES_MAX,
+        timeout_s=timeout_s,
+        stall_s=stall_s,
+        refusal=refusal,
+    )
+
+    class Told(protocol):  # type: ignore[misc, valid-type]  # made just now
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            wire.lost.set()
+
+    async with serving(app, http=Told) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         wire = Wire(reader, writer)
+
+        @app.get("/long")
+        async def long() -> Response:
+            return Response(b"a" * (64 * MIB))
 
         @app.get("/held")
         async def held() -> str:
@@ -186,6 +205,22 @@ async def test_a_head_behind_a_long_answer_has_its_time_after_it() -> None:
         assert await wire.rest() == b""
 
 
+@pytest.mark.parametrize("more", [b"", b"a"])
+async def test_the_rest_of_a_body_that_was_answered_is_not_waited_for_long(more: bytes) -> None:
+    async with wired(timeout_s=SHORT_S) as wire:
+        wire.send(b"POST /missing HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+        assert (await wire.answer())[0] == 405
+        wire.send(more)
+        assert await wire.rest() == b""
+
+
+async def test_who_reads_nothing_is_not_waited_for_long() -> None:
+    async with wired(stall_s=SHORT_S) as wire:
+        wire.send(b"GET /long HTTP/1.1\r\n\r\n")  # more than fits between the two
+        async with asyncio.timeout(WAIT_S):
+            await wire.lost.wait()
+
+
 async def test_a_pause_between_requests_may_be_longer() -> None:
     async with wired(timeout_s=SHORT_S) as wire:
         for _ in range(2):
@@ -225,6 +260,22 @@ async def test_a_refusal_is_not_written_into_another_answer() -> None:
         await wire.held.wait()
         wire.send(b"nonsense\r\n\r\n")
         assert await wire.rest() == b""
+
+
+async def test_refusals_that_nobody_reads_do_not_pile_up() -> None:
+    asked, refused = b"GET /first HTTP/1.1\r\nx-again: 1\r\n\r\n", 0
+
+    def refuse(data: bytes, _: object) -> bytes | None:
+        nonlocal refused
+        refused += data == asked
+        return b"HTTP/1.1 503 Busy\r\ncontent-length: %d\r\n\r\n" % MIB + b"a" * MIB
+
+    async with wired(refusal=refuse) as wire:
+        for _ in range(200):
+            wire.send(asked)
+            for _ in range(5):  # a request each in the node's eyes
+                await asyncio.sleep(0)
+        assert 0 < refused < 50
 
 
 # ── the node itself ───────────────────────────────────────────────────────────────────────────
