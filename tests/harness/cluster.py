@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from demo.process import ROOT, Server
 from demo.servers import PATH
@@ -77,12 +77,19 @@ class ClusterNode(NodeProcess):
         return [] if report.ok else [each for each in report.invariants if each.breaches]
 
 
+class Listener(Protocol):
+    """Whatever listens on a port of 127.0.0.1."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Balancer(Server):
     """The Caddy of `compose.yml`, with its Caddyfile, in front of those nodes."""
 
     ready_path = "/health"
 
-    def __init__(self, directory: Path, *, nodes: Sequence[Server]) -> None:
+    def __init__(self, directory: Path, *, nodes: Sequence[Listener]) -> None:
         super().__init__(directory)
         self._nodes = nodes
 
