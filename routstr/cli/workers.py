@@ -215,8 +215,7 @@ class Supervisor:
         if not (served and status == ENDED):
             is_hopeless = status == REFUSED and not served
             slot.failures = max(slot.failures + 1, FAILURES_MAX if is_hopeless else 0)
-        back_off_s = BACK_OFF_S * 2 ** (slot.failures - 1) if slot.failures else 0.0
-        slot.due_s = now_s + min(back_off_s, BACK_OFF_S_MAX)
+        slot.due_s = now_s + back_off_s(slot.failures)
         log.warning("worker_ended", worker=slot.number, status=status, attempts=slot.failures)
 
     def _looks_serving(self, slot: _Slot) -> bool:
@@ -239,6 +238,12 @@ class Supervisor:
         for slot in self._slots:
             if slot.pid is not None:
                 os.kill(slot.pid, signal.SIGTERM)
+
+
+def back_off_s(failures: int) -> float:
+    """How long to wait after so many failures in a row, however many they are."""
+    doublings = min(failures - 1, FAILURES_MAX * 2)
+    return min(BACK_OFF_S * 2**doublings, BACK_OFF_S_MAX) if failures else 0.0
 
 
 def _reaped() -> list[tuple[int, int]]:

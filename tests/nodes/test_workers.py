@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from demo.process import free_port
+from routstr.cli.workers import BACK_OFF_S_MAX, back_off_s
 from tests.fakes.mint import FakeMint
 from tests.harness.cluster import ClusterNode
 from tests.harness.command import run
@@ -86,3 +87,9 @@ def test_what_no_worker_can_start_with_is_told_once(tmp_path: Path) -> None:
     done = run(tmp_path / "node", settings, "serve", "--workers", "2")
     assert (done.returncode, done.stderr.count("routstr: ")) == (2, 1), done.stderr
     assert "the database cannot be used" in done.stderr
+
+
+def test_one_that_never_starts_is_tried_for_ever() -> None:
+    waits_s = [back_off_s(failures) for failures in range(2_000)]  # a day and more of them
+    assert waits_s[:8] == [0, 0.5, 1, 2, 4, 8, 16, BACK_OFF_S_MAX]
+    assert set(waits_s[7:]) == {BACK_OFF_S_MAX}
