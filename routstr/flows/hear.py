@@ -31,6 +31,8 @@ async def hear(ctx: Context) -> None:
             await _look(ctx, notices)
         except ServiceUnavailable:
             log.warning("notices_not_followed", count=len(notices))  # the regular look comes
+        except Exception:  # broad: one bad look must not end all the later ones
+            log.exception("notices_not_followed", count=len(notices))
         ctx.herald.wake()
         await ctx.clock.sleep(PAUSE_S)
 

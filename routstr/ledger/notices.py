@@ -12,6 +12,7 @@ Laws
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ RETRY_S: Final = 0.5
 RETRY_S_MAX: Final = 30
 NAME: Final = "routstr notices"
 SEND: Final = "SELECT pg_notify($1, $2)"
+_VERSION: Final = re.compile(r"[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +182,14 @@ class Notices:
             self._probe_came.set()
             return
         topic, _, version = str(payload).partition(" ")
-        if topic in TOPICS and version.isdecimal():  # of a later version of the node, maybe
+        if topic in TOPICS and _VERSION.fullmatch(version):  # of a later version of the node, maybe
             self._take([Notice(topic=topic, version=int(version))])
 
     def _take(self, notices: Iterable[Notice]) -> None:
-        self._heard |= {notice.topic: notice for notice in notices}
+        """Keep them for who hears; of several changes no single number says what to look for."""
+        for notice in notices:
+            known = self._heard.get(notice.topic, notice)
+            self._heard[notice.topic] = notice if notice == known else Notice(topic=notice.topic)
         self._has_heard.set()
 
     @asynccontextmanager

@@ -9,10 +9,19 @@ from sqlalchemy import make_url
 
 from routstr.flows.hear import HEARD_LOOK_S, follow, hear
 from routstr.flows.house.settings import change_settings
-from routstr.ledger.notices import CATALOG, NAME, SETTINGS, TOPICS, Notice, Notices
+from routstr.ledger.notices import (
+    CATALOG,
+    CHANNEL,
+    NAME,
+    SESSIONS,
+    SETTINGS,
+    TOPICS,
+    Notice,
+    Notices,
+)
 from tests.fakes.mint import FakeMint
 from tests.fakes.pooler import Pooler
-from tests.harness.postgres import Postgres, database_name
+from tests.harness.postgres import Postgres, database_name, installed_programs
 from tests.harness.till import open_till
 from tests.nodes.conftest import WAIT_S, until
 
@@ -69,6 +78,20 @@ async def test_after_a_lost_connection_everything_counts_as_changed(
     await next_notice(one, CATALOG)
     one.tell(SETTINGS, 7)
     assert (await next_notice(other, SETTINGS)).version == 7
+
+
+async def test_whatever_anybody_says_is_only_a_reason_to_look(
+    pair: tuple[Notices, Notices], postgres_url: str
+) -> None:
+    said = ["settings 8", "settings 7", "nonsense 1", "jobs", "catalog x", "sessions 1"]
+    said.append(f"catalog {'9' * 5_000}")
+    Postgres(postgres_url, installed_programs()).execute(
+        f"SELECT pg_notify('{CHANNEL}', each) FROM unnest(ARRAY{said}) AS each"
+    )
+    async with asyncio.timeout(WAIT_S):
+        heard = await pair[1].heard()
+    # Of two changes the last may be one that is known here, so that its number says nothing.
+    assert heard == {Notice(topic=SETTINGS), Notice(topic=SESSIONS, version=1)}
 
 
 async def test_a_pooler_that_swallows_notices_is_found(postgres_url: str) -> None:
