@@ -55,7 +55,7 @@ class Connections:
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._all_gone = asyncio.Event()
-        self._naming = asyncio.Lock()
+        self._naming: asyncio.Task[None] | None = None
         self._addresses: Sequence[aiohappyeyeballs.AddrInfoType] = ()
         self._known_until_s: float = 0
 
@@ -203,18 +203,32 @@ class Connections:
         return wire
 
     async def _named(self) -> Sequence[aiohappyeyeballs.AddrInfoType]:
-        """The addresses of the host, looked up once for all who connect at the same time."""
-        async with self._naming:
-            if not self._addresses or self._loop.time() >= self._known_until_s:
-                is_literal = ":" in self._host or self._host.replace(".", "").isdigit()
-                self._addresses = await self._loop.getaddrinfo(
-                    self._host,
-                    self._port,
-                    type=socket.SOCK_STREAM,
-                    flags=_NUMERIC if is_literal else socket.AI_ADDRCONFIG,
-                )
-                self._known_until_s = self._loop.time() + NAME_KNOWN_S
-            return self._addresses
+        """The addresses of the host, looked up once for all who connect at the same time.
+
+        A look-up cannot be called off, so it goes on when nobody waits any more: whoever asks next
+        waits for that one, and has its answer however slow it is.
+        """
+        if not self._addresses or self._loop.time() >= self._known_until_s:
+            if self._naming is None:
+                self._naming = self._loop.create_task(self._look_up(), name="upstream's name")
+                self._naming.add_done_callback(self._has_named)
+            await asyncio.shield(self._naming)
+        return self._addresses
+
+    async def _look_up(self) -> None:
+        is_literal = ":" in self._host or self._host.replace(".", "").isdigit()
+        self._addresses = await self._loop.getaddrinfo(
+            self._host,
+            self._port,
+            type=socket.SOCK_STREAM,
+            flags=_NUMERIC if is_literal else socket.AI_ADDRCONFIG,
+        )
+        self._known_until_s = self._loop.time() + NAME_KNOWN_S
+
+    def _has_named(self, naming: asyncio.Task[None]) -> None:
+        self._naming = None
+        if not naming.cancelled():
+            naming.exception()  # which everybody who waited was told
 
     def _socket(self, info: aiohappyeyeballs.AddrInfoType) -> socket.socket:
         """The socket for one resolved address, refused if nobody may call it (SR-7)."""
