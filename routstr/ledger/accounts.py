@@ -26,6 +26,7 @@ OWNER_KEY_ID: Final = "key_" + "0" * 32
 """The operator's own account: profit taken out of the surplus is on it until it is paid out."""
 
 APIKEY = table_of(ApiKey)
+NEW_ACCOUNT: Final = insert(APIKEY)
 DEPOSIT = table_of(Deposit)
 
 
@@ -82,21 +83,22 @@ class NewKey:
 async def open_account(transaction: Transaction, key: NewKey) -> Account:
     """Write the row of a new key, empty, and let the book know it."""
     await transaction.connection.execute(
-        insert(APIKEY).values(
-            id=key.id,
-            key_hash=key.hash,
-            balance=0,
-            reserved=0,
-            total_deposited=0,
-            total_spent=0,
-            total_requests=0,
-            version=0,
-            created_at=transaction.book.now,
-            expires_at=key.expires_at,
-            balance_limit=key.balance_limit_msat,
-            limit_reset=key.limit_reset,
-            preview=key.preview,
-        )
+        NEW_ACCOUNT,
+        {
+            "id": key.id,
+            "key_hash": key.hash,
+            "balance": 0,
+            "reserved": 0,
+            "total_deposited": 0,
+            "total_spent": 0,
+            "total_requests": 0,
+            "version": 0,
+            "created_at": transaction.book.now,
+            "expires_at": key.expires_at,
+            "balance_limit": key.balance_limit_msat,
+            "limit_reset": key.limit_reset,
+            "preview": key.preview,
+        },
     )
     if key.invite is not None:
         await take_use(transaction, key.id)

@@ -9,7 +9,7 @@ hands the whole batch to one thread, once. The commands are the same code on bot
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, NestedTransaction
+from sqlalchemy import Connection, CursorResult, Executable
 
 ResultT = TypeVar("ResultT")
 
@@ -51,23 +51,25 @@ class BlockingConnection:
 
     async def begin_nested(self) -> "BlockingSavepoint":
         """Set a savepoint."""
-        return BlockingSavepoint(self._connection.begin_nested())
+        return BlockingSavepoint(self._connection)
 
 
 class BlockingSavepoint:
     """A synchronous savepoint behind the asynchronous interface."""
 
-    def __init__(self, savepoint: NestedTransaction) -> None:
-        """`savepoint` is open."""
-        self._savepoint = savepoint
+    def __init__(self, connection: Connection) -> None:
+        """Set it. SQLAlchemy would compile each of these anew; one is ended before the next."""
+        self._connection = connection
+        connection.exec_driver_sql("SAVEPOINT command")
 
     async def rollback(self) -> None:
         """Undo what came after it."""
-        self._savepoint.rollback()
+        self._connection.exec_driver_sql("ROLLBACK TO command")
+        self._connection.exec_driver_sql("RELEASE command")
 
     async def commit(self) -> None:
         """Keep what came after it."""
-        self._savepoint.commit()
+        self._connection.exec_driver_sql("RELEASE command")
 
 
 def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -1,9 +1,10 @@
 """The money of a deposit: what its token is worth, on the key it is for, once."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from routstr.ledger.accounts import APIKEY, NewKey, open_account
 from routstr.ledger.book import KeyRef
@@ -11,6 +12,16 @@ from routstr.ledger.commands import LostRace, Transaction
 from routstr.ledger.tables import Deposit, table_of
 
 DEPOSIT = table_of(Deposit)
+# Made once: making a statement costs more than running it.
+END: Final = (
+    update(DEPOSIT)
+    .where(DEPOSIT.c.id == bindparam("ended_id"), DEPOSIT.c.state == "pending")
+    .values(
+        state="credited",
+        api_key_id=bindparam("credited_key_id"),
+        credited_at=bindparam("ended_at"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +34,21 @@ class Credited:
     available_msat: int
 
 
-async def credit(transaction: Transaction, deposit: Row[Any]) -> Credited:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What of a pending deposit's row its credit is made of."""
+
+    id: str
+    api_key_id: str | None
+    credit_msat: int
+    new_key: Mapping[str, Any] | None = field(repr=False)
+
+
+async def credit(transaction: Transaction, deposit: Row[Any] | Due) -> Credited:
     """pending → credited, and the money, on the deposit's key or on the one it opens."""
     book = transaction.book
     if deposit.api_key_id is None:
+        assert deposit.new_key is not None
         account = await open_account(transaction, NewKey.from_terms(deposit.new_key))
     else:
         account = book.account(KeyRef(id=deposit.api_key_id))
@@ -41,9 +63,7 @@ async def credit(transaction: Transaction, deposit: Row[Any]) -> Credited:
         description="Cashu token",
     )
     credited = await transaction.connection.execute(
-        update(DEPOSIT)
-        .where(DEPOSIT.c.id == deposit.id, DEPOSIT.c.state == "pending")
-        .values(state="credited", api_key_id=account.id, credited_at=book.now)
+        END, {"ended_id": deposit.id, "credited_key_id": account.id, "ended_at": book.now}
     )
     if credited.rowcount != 1:
         raise LostRace

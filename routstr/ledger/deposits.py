@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from routstr.ecash.amounts import FloatGoal
 from routstr.ecash.proof import Proof
@@ -17,7 +17,7 @@ from routstr.ledger.accounts import NewKey
 from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import LostRace, RowCommand, Transaction
-from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
+from routstr.ledger.credits import DEPOSIT, Credited, Due, credit, first_credit
 from routstr.ledger.invites import give_back_use, held_until, hold_use
 from routstr.ledger.purse import split_for
 from routstr.ledger.sagas import (
@@ -33,6 +33,10 @@ from routstr.ledger.tables import ONE_SHOT, DepositInput, MintOperation, table_o
 
 INPUT = table_of(DepositInput)
 OPERATION = table_of(MintOperation)
+# Made once: making a statement costs more than running it.
+TAKEN: Final = select(INPUT.c.deposit_id).where(INPUT.c.y.in_(bindparam("ys", expanding=True)))
+NEW_DEPOSIT: Final = insert(DEPOSIT)
+NEW_INPUT: Final = insert(INPUT)
 
 INVITE_HELD_S: Final = 3600.0  # by a deposit whose mint is silent; one that fails gives it back
 DepositState = Literal["pending", "credited", "failed"]
@@ -148,9 +152,7 @@ class BeginDeposit(RowCommand[Begun]):
             ).one_or_none()
             if row is not None and row.fingerprint != self.fingerprint:
                 raise IdempotencyMismatch
-        taken = await connection.execute(
-            select(INPUT.c.deposit_id).where(INPUT.c.y.in_(list(self.ys)))
-        )
+        taken = await connection.execute(TAKEN, {"ys": self.ys})
         ids = list(taken.scalars())
         if not ids and self.only_joins:
             raise TokenRedemptionFailed("It failed meanwhile; bring it again.")
@@ -182,8 +184,8 @@ class BeginDeposit(RowCommand[Begun]):
 
     async def write(
         self, transaction: Transaction, account_id: str | None, *, is_locked: bool = False
-    ) -> None:
-        """The deposit's row and its Ys, pending."""
+    ) -> Due:
+        """The deposit's row and its Ys, pending; what is due to be credited."""
         new_key = self.new_key if account_id is None else None
         if new_key is not None and new_key.invite is not None:
             until = held_until(transaction.book.now, INVITE_HELD_S)
@@ -193,27 +195,35 @@ class BeginDeposit(RowCommand[Begun]):
             sealed = transaction.wallet.vault.seal(
                 new_key.text, table="deposit", column="sealed_key", row_id=self.deposit_id
             )
-        await transaction.connection.execute(
-            insert(DEPOSIT).values(
-                id=self.deposit_id,
-                api_key_id=account_id,
-                state="pending",
-                source=self.source,
-                mint_url=self.mint_url,
-                unit=self.unit,
-                face_amount=self.face_amount,
-                credit_msat=self.credit_msat,
-                sealed_key=sealed,
-                new_key=None if new_key is None else new_key.terms(),
-                idempotency_key=self.idempotency_key,
-                fingerprint=self.fingerprint,
-                created_at=transaction.book.now,
-                is_locked=is_locked,
-            )
+        due = Due(
+            id=self.deposit_id,
+            api_key_id=account_id,
+            credit_msat=self.credit_msat,
+            new_key=None if new_key is None else new_key.terms(),
         )
         await transaction.connection.execute(
-            insert(INPUT), [{"y": y, "deposit_id": self.deposit_id} for y in self.ys]
+            NEW_DEPOSIT,
+            {
+                "id": due.id,
+                "api_key_id": due.api_key_id,
+                "state": "pending",
+                "source": self.source,
+                "mint_url": self.mint_url,
+                "unit": self.unit,
+                "face_amount": self.face_amount,
+                "credit_msat": due.credit_msat,
+                "sealed_key": sealed,
+                "new_key": due.new_key,
+                "idempotency_key": self.idempotency_key,
+                "fingerprint": self.fingerprint,
+                "created_at": transaction.book.now,
+                "is_locked": is_locked,
+            },
         )
+        await transaction.connection.execute(
+            NEW_INPUT, [{"y": y, "deposit_id": self.deposit_id} for y in self.ys]
+        )
+        return due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

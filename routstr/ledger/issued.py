@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Literal
+from functools import cache
+from typing import Any, Final, Literal
 
-from sqlalchemy import and_, func, insert, select, text, update
+from sqlalchemy import Select, and_, bindparam, func, insert, select, text, update
 
 from routstr.core.money import msat_from_unit
 from routstr.ecash.proof import Proof
@@ -17,6 +18,7 @@ from routstr.ledger.sagas import OPERATION, Operation, OperationState, load_oper
 from routstr.ledger.tables import Withdrawal, table_of
 
 WITHDRAWAL = table_of(Withdrawal)
+NEW_WITHDRAWAL: Final = insert(WITHDRAWAL)
 
 HOUR: Final = timedelta(hours=1)
 HOUR_AGAIN_S: Final = 300
@@ -98,25 +100,26 @@ async def post_debit(transaction: Transaction, account: Account, debit: Debit) -
             debit.recipient, **RECIPIENT_PLACE, row_id=debit.withdrawal_id
         )
     await transaction.connection.execute(
-        insert(WITHDRAWAL).values(
-            id=debit.withdrawal_id,
-            api_key_id=account.id,
-            way=debit.way,
-            amount=amount_msat,
-            fee_amount=fee_msat,
-            token=debit.sealed_token,
-            recipient=recipient,
-            payment_hash=debit.payment_hash,
-            mint_url=debit.mint_url,
-            unit=debit.unit,
-            status=debit.status,
-            created_at=now,
-            completed_at=now if debit.status == "completed" else None,
-            retry_count=0,
-            idempotency_key=debit.idempotency_key,
-            fingerprint=debit.fingerprint,
-            is_change=debit.is_change,
-        )
+        NEW_WITHDRAWAL,
+        {
+            "id": debit.withdrawal_id,
+            "api_key_id": account.id,
+            "way": debit.way,
+            "amount": amount_msat,
+            "fee_amount": fee_msat,
+            "token": debit.sealed_token,
+            "recipient": recipient,
+            "payment_hash": debit.payment_hash,
+            "mint_url": debit.mint_url,
+            "unit": debit.unit,
+            "status": debit.status,
+            "created_at": now,
+            "completed_at": now if debit.status == "completed" else None,
+            "retry_count": 0,
+            "idempotency_key": debit.idempotency_key,
+            "fingerprint": debit.fingerprint,
+            "is_change": debit.is_change,
+        },
     )
     post = transaction.book.post
     account = post(account, -amount_msat, "withdrawal", f"withdrawal:{debit.withdrawal_id}")
@@ -172,24 +175,11 @@ async def existing_withdrawal(
 
     Raises IdempotencyMismatch.
     """
-    wanted = WITHDRAWAL.c.id == withdrawal_id
-    if idempotency_key is not None:
-        wanted |= WITHDRAWAL.c.idempotency_key == idempotency_key
-    if payment_hash is not None:
-        is_paid = WITHDRAWAL.c.status.in_(("pending", "completed"))
-        wanted |= and_(WITHDRAWAL.c.payment_hash == payment_hash, is_paid)
-    row = (
-        await transaction.connection.execute(
-            select(WITHDRAWAL, OPERATION.c.id.label("driven_id"), OPERATION.c.state)
-            .outerjoin(
-                OPERATION,
-                (OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
-                & (OPERATION.c.kind != "receive"),  # one of these takes a token back
-            )
-            .where(WITHDRAWAL.c.api_key_id == account.id, wanted)
-            .order_by(OPERATION.c.created_at)
-        )
-    ).first()
+    given = {"account_id": account.id, "withdrawal_id": withdrawal_id}
+    names = {"idempotency_key": idempotency_key, "payment_hash": payment_hash}
+    given |= {name: value for name, value in names.items() if value is not None}
+    finding = _finding(with_key=idempotency_key is not None, with_payment=payment_hash is not None)
+    row = (await transaction.connection.execute(finding, given)).first()
     if row is None:
         return None
     is_same_key = idempotency_key is not None and row.idempotency_key == idempotency_key
@@ -201,6 +191,27 @@ async def existing_withdrawal(
         operation = await load_operation(transaction.connection, transaction.wallet, row.driven_id)
     view = await view_withdrawal(transaction, row.id, account)
     return Withdrawing(withdrawal=view, operation=operation, is_replay=is_replay)
+
+
+@cache
+def _finding(*, with_key: bool, with_payment: bool) -> Select[Any]:
+    """Made once for each way to ask: making a statement costs more than running it."""
+    wanted = WITHDRAWAL.c.id == bindparam("withdrawal_id")
+    if with_key:
+        wanted |= WITHDRAWAL.c.idempotency_key == bindparam("idempotency_key")
+    if with_payment:
+        is_paid = WITHDRAWAL.c.status.in_(("pending", "completed"))
+        wanted |= and_(WITHDRAWAL.c.payment_hash == bindparam("payment_hash"), is_paid)
+    return (
+        select(WITHDRAWAL, OPERATION.c.id.label("driven_id"), OPERATION.c.state)
+        .outerjoin(
+            OPERATION,
+            (OPERATION.c.withdrawal_id == WITHDRAWAL.c.id)
+            & (OPERATION.c.kind != "receive"),  # one of these takes a token back
+        )
+        .where(WITHDRAWAL.c.api_key_id == bindparam("account_id"), wanted)
+        .order_by(OPERATION.c.created_at)
+    )
 
 
 async def finish_withdrawal(
@@ -216,18 +227,16 @@ async def finish_withdrawal(
         raise LostRace
 
 
-def seal_token(
-    transaction: Transaction,
-    withdrawal_id: str,
-    mint_url: str,
-    unit: str,
-    proofs: Sequence[Proof],
-) -> str:
-    """The token of those proofs, DLEQs included, sealed for its withdrawal's row."""
+def token_of(mint_url: str, unit: str, proofs: Sequence[Proof]) -> str:
+    """The token of those proofs, DLEQs included."""
     ordered = tuple(sorted(proofs, key=lambda proof: proof.amount))
     token = Token(mint_url=mint_url, unit=unit, proofs=ordered, memo=None)
-    text = encode_token_v4(token, include_dleq=True)
-    return transaction.wallet.vault.seal(text, **TOKEN_PLACE, row_id=withdrawal_id)
+    return encode_token_v4(token, include_dleq=True)
+
+
+def seal_token(transaction: Transaction, withdrawal_id: str, token: str) -> str:
+    """The token sealed for its withdrawal's row."""
+    return transaction.wallet.vault.seal(token, **TOKEN_PLACE, row_id=withdrawal_id)
 
 
 async def view_withdrawal(

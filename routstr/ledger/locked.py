@@ -9,17 +9,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from routstr.core.money import msat_from_unit
 from routstr.ledger.allowance import check_creditable
 from routstr.ledger.book import KeyRef
 from routstr.ledger.commands import RowCommand, Transaction
-from routstr.ledger.credits import DEPOSIT, Credited, credit, first_credit
+from routstr.ledger.credits import Credited, credit, first_credit
 from routstr.ledger.deposits import BeginDeposit, DepositView
 from routstr.ledger.sagas import KEYSET, MINT, PROOF
 
 WAITING: Final = ("locked", "reserved")
+# Made once: making a statement costs more than running it.
+NEW_PROOF: Final = insert(PROOF)
+WAITING_AT: Final = (
+    select(KEYSET.c.unit, func.count().label("n"), func.sum(PROOF.c.amount).label("amount"))
+    .join(PROOF, PROOF.c.keyset_id == KEYSET.c.id)
+    .where(
+        KEYSET.c.mint_id == bindparam("mint_id"),
+        PROOF.c.lock_key.is_not(None),
+        PROOF.c.state.in_(WAITING),
+    )
+    .group_by(KEYSET.c.unit)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +74,7 @@ class AcceptLocked(RowCommand[Accepted]):
 
     async def run(self, transaction: Transaction) -> Accepted:
         """Attach, refuse, or credit and keep the proofs."""
-        deposit, connection = self.deposit, transaction.connection
+        deposit = self.deposit
         account = None if deposit.target is None else transaction.book.account(deposit.target)
         if account is not None:
             check_creditable(account)
@@ -79,12 +91,9 @@ class AcceptLocked(RowCommand[Accepted]):
         )
         if after.amount_msat > self.waiting_msat_max:
             return Accepted()
-        await deposit.write(transaction, account_id, is_locked=True)
+        due = await deposit.write(transaction, account_id, is_locked=True)
         await self._store(transaction)
-        row = (
-            await connection.execute(select(DEPOSIT).where(DEPOSIT.c.id == deposit.deposit_id))
-        ).one()
-        return Accepted(credited=await credit(transaction, row), waiting=after)
+        return Accepted(credited=await credit(transaction, due), waiting=after)
 
     async def _store(self, transaction: Transaction) -> None:
         seal = transaction.wallet.vault.seal
@@ -105,7 +114,7 @@ class AcceptLocked(RowCommand[Accepted]):
             }
             for y, proof, locktime in brought
         ]
-        await transaction.connection.execute(insert(PROOF), rows)
+        await transaction.connection.execute(NEW_PROOF, rows)
 
 
 async def locked_at(transaction: Transaction, mint_id: str) -> Waiting:
@@ -117,16 +126,7 @@ async def locked_at(transaction: Transaction, mint_id: str) -> Waiting:
         await transaction.connection.execute(
             select(MINT.c.id).where(MINT.c.id == mint_id).with_for_update(key_share=True)
         )
-    rows = await transaction.connection.execute(
-        select(KEYSET.c.unit, func.count().label("n"), func.sum(PROOF.c.amount).label("amount"))
-        .join(PROOF, PROOF.c.keyset_id == KEYSET.c.id)
-        .where(
-            KEYSET.c.mint_id == mint_id,
-            PROOF.c.lock_key.is_not(None),
-            PROOF.c.state.in_(WAITING),
-        )
-        .group_by(KEYSET.c.unit)
-    )
+    rows = await transaction.connection.execute(WAITING_AT, {"mint_id": mint_id})
     found = [(int(row.n), msat_from_unit(int(row.amount), row.unit)) for row in rows]
     return Waiting(proofs=sum(n for n, _ in found), amount_msat=sum(msat for _, msat in found))
 

@@ -6,20 +6,38 @@ this process or another, can ever get the same one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    bindparam,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from routstr.ecash.amounts import FloatGoal
+from routstr.ecash.derivation import Deriver
 from routstr.ecash.errors import InvalidAmount
 from routstr.ecash.keyset import RETIRING_S, fee
 from routstr.ecash.proof import Dleq, Proof
-from routstr.ecash.secret import derive
+from routstr.ecash.secret import deriver
 from routstr.ecash.selection import worth
 from routstr.errors import MintShort
 from routstr.ledger.commands import LostRace, Transaction, Wallet
 from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.sagas import KEYSET, PROOF
+
+RESERVE: Final = (
+    update(PROOF)
+    .where(PROOF.c.y.in_(bindparam("ys", expanding=True)), PROOF.c.state == "unspent")
+    .values(state="reserved")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +115,17 @@ def _ours(
 ) -> list[ColumnElement[bool]]:
     ours = _unspent(mint_id, unit)
     if lasting:
-        end = int(transaction.book.now.timestamp()) + RETIRING_S
-        expiry = KEYSET.c.final_expiry
-        ours.append(or_(expiry.is_(None), expiry == 0, expiry > end))
+        ours.append(_lasts(_month_ahead(transaction)))
     return ours
+
+
+def _month_ahead(transaction: Transaction) -> int:
+    return int(transaction.book.now.timestamp()) + RETIRING_S
+
+
+def _lasts(until: object) -> ColumnElement[bool]:
+    expiry = KEYSET.c.final_expiry
+    return or_(expiry.is_(None), expiry == 0, expiry > until)
 
 
 def _unspent(mint_id: str, unit: str) -> list[ColumnElement[bool]]:
@@ -127,17 +152,38 @@ async def draw(
     lasting: bool = False,
 ) -> Drawn:
     """Reserve exactly those coins. Raises LostRace when one was just taken by another process."""
-    ours = _ours(transaction, mint_id, unit, lasting=lasting)
-    coins = await _pick(transaction, ours, counts)
-    taken = await transaction.connection.execute(
-        update(PROOF)
-        .where(PROOF.c.y.in_([coin.y for coin in coins]), PROOF.c.state == "unspent")
-        .values(state="reserved")
-    )
-    if taken.rowcount != sum(counts.values()):
+    drawn = await pick(transaction, mint_id, unit, counts, lasting=lasting)
+    if drawn is None:
         raise LostRace
+    taken = await transaction.connection.execute(RESERVE, {"ys": drawn.ys})
+    if taken.rowcount != len(drawn.ys):
+        raise LostRace
+    return drawn
+
+
+async def pick(
+    transaction: Transaction,
+    mint_id: str,
+    unit: str,
+    counts: Mapping[int, int],
+    *,
+    lasting: bool = False,
+) -> Drawn | None:
+    """Those coins, not taken yet: whoever writes what becomes of them must find them unspent.
+
+    None when there are not so many. Whichever the index finds first: a purse may hold very many.
+    """
+    wanted: dict[str, object] = {"mint_id": mint_id, "unit": unit}
+    if lasting:
+        wanted["ends_after"] = _month_ahead(transaction)
+    for part, (amount, count) in enumerate(counts.items()):
+        wanted |= {f"amount_{part}": amount, f"count_{part}": count}
+    rows = await transaction.connection.execute(_picking(len(counts), lasting=lasting), wanted)
+    coins = [_coin(row) for row in rows]
+    if len(coins) != sum(counts.values()):
+        return None
     return Drawn(
-        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
+        proofs=_opened(coins, transaction.wallet),
         ys=tuple(coin.y for coin in coins),
         amount=worth(counts),
         fee_amount=fee(coin.input_fee_ppk for coin in coins),
@@ -161,7 +207,7 @@ async def draw_these(transaction: Transaction, ys: Sequence[str], *, state: str)
     if len(coins) != len(ys) or taken.rowcount != len(ys):
         raise MintShort("Some of these coins were taken meanwhile.")
     return Drawn(
-        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
+        proofs=_opened(coins, transaction.wallet),
         ys=tuple(coin.y for coin in coins),
         amount=sum(coin.amount for coin in coins),
         fee_amount=fee(coin.input_fee_ppk for coin in coins),
@@ -205,26 +251,31 @@ async def open_issued(transaction: Transaction, withdrawal_id: str, ys: Sequence
     return Issued(
         mint_id=rows[0].mint_id,
         unit=rows[0].unit,
-        proofs=tuple(_open(coin, transaction.wallet) for coin in coins),
+        proofs=_opened(coins, transaction.wallet),
         amount=sum(coin.amount for coin in coins),
         fee_amount=fee(coin.input_fee_ppk for coin in coins),
     )
 
 
-async def _pick(
-    transaction: Transaction, ours: Sequence[ColumnElement[bool]], counts: Mapping[int, int]
-) -> list[Coin]:
-    """So many of each amount, whichever the index finds first: a purse may hold very many."""
-    parts = [
+@cache
+def _picking(parts: int, *, lasting: bool) -> CompoundSelect[Any]:
+    """So many of each of `parts` amounts. Made once: making it costs more than running it."""
+    ours = [
+        KEYSET.c.mint_id == bindparam("mint_id"),
+        KEYSET.c.unit == bindparam("unit"),
+        PROOF.c.state == "unspent",
+    ]
+    if lasting:
+        ours.append(_lasts(bindparam("ends_after")))
+    coins = [
         select(PROOF, KEYSET.c.input_fee_ppk)
         .join(KEYSET, KEYSET.c.id == PROOF.c.keyset_id)
-        .where(*ours, PROOF.c.amount == amount)
-        .limit(count)
+        .where(*ours, PROOF.c.amount == bindparam(f"amount_{part}"))
+        .limit(bindparam(f"count_{part}"))
         .subquery()
-        for amount, count in counts.items()
+        for part in range(parts)
     ]
-    rows = await transaction.connection.execute(union_all(*(select(part) for part in parts)))
-    return [_coin(row) for row in rows]
+    return union_all(*(select(each) for each in coins))
 
 
 def _coin(row: Row[Any]) -> Coin:
@@ -241,10 +292,15 @@ def _coin(row: Row[Any]) -> Coin:
     )
 
 
-def _open(coin: Coin, wallet: Wallet) -> Proof:
+def _opened(coins: Sequence[Coin], wallet: Wallet) -> tuple[Proof, ...]:
+    derivers = {name: deriver(wallet.seed, name) for name in {each.keyset_id for each in coins}}
+    return tuple(_open(coin, wallet, derivers[coin.keyset_id]) for coin in coins)
+
+
+def _open(coin: Coin, wallet: Wallet, derive: Deriver) -> Proof:
     secret = wallet.vault.open(coin.secret, table="proof", column="secret", row_id=coin.y)
     dleq = None
     if coin.e is not None and coin.s is not None and coin.counter is not None:
-        _, r = derive(wallet.seed, coin.keyset_id, coin.counter)
+        _, r = derive(coin.counter)
         dleq = Dleq(e=coin.e, s=coin.s, r=r)
     return Proof(amount=coin.amount, keyset_id=coin.keyset_id, secret=secret, c=coin.c, dleq=dleq)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 
 from routstr.core.money import msat_from_unit, unit_from_msat
 from routstr.ecash.amounts import FloatGoal, split
@@ -21,13 +21,14 @@ from routstr.ecash.token import PROOFS_MAX
 from routstr.errors import (
     BalanceTooSmall,
     InvalidParameter,
+    KeyRevoked,
     MintShort,
     NoBalance,
     RequestsInFlight,
 )
 from routstr.ledger.allowance import insufficient
 from routstr.ledger.book import Account, KeyRef
-from routstr.ledger.commands import RowCommand, Transaction
+from routstr.ledger.commands import LostRace, RowCommand, Transaction
 from routstr.ledger.issued import (
     Debit,
     WithdrawalStatus,
@@ -38,9 +39,10 @@ from routstr.ledger.issued import (
     lock_hour,
     post_debit,
     seal_token,
+    token_of,
     view_withdrawal,
 )
-from routstr.ledger.purse import Drawn, draw, give_back, look
+from routstr.ledger.purse import Drawn, draw, give_back, look, pick
 from routstr.ledger.sagas import (
     PROOF,
     Operation,
@@ -55,15 +57,22 @@ from routstr.ledger.sagas import (
 SWAP_INPUTS_MAX: Final = 500
 """A stock mint takes 1000 proofs in a request, and tells the states of as many."""
 
+# Coins that another process took meanwhile are not unspent any more, and so are not counted.
+ISSUE: Final = (
+    update(PROOF)
+    .where(PROOF.c.y.in_(bindparam("ys", expanding=True)), PROOF.c.state == "unspent")
+    .values(state="issued", withdrawal_id=bindparam("issued_by"))
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginWithdrawal(RowCommand[Withdrawing]):
     """Debit a key and give out ecash of one mint; `amount` is in its unit, None empties the key.
 
-    Refuses with InvalidApiKey, NoBalance, BalanceTooSmall, RequestsInFlight (emptying while holds
-    exist), InsufficientBalance, InvalidParameter, IdempotencyMismatch, MintShort, and Paused when
-    the hour has no room for it. The same idempotency key yields the withdrawal there is. With
-    `if_expired` only a key that has.
+    Refuses with InvalidApiKey, KeyRevoked (change alone), NoBalance, BalanceTooSmall,
+    RequestsInFlight (emptying while holds exist), InsufficientBalance, InvalidParameter,
+    IdempotencyMismatch, MintShort, and Paused when the hour has no room for it. The same
+    idempotency key yields the withdrawal there is. With `if_expired` only a key that has.
     """
 
     withdrawal_id: str
@@ -91,6 +100,8 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     async def run(self, transaction: Transaction) -> Withdrawing:
         """Find the coins, post the debit, store the token or prepare the swap."""
         account = transaction.book.account(self.caller)
+        if self.is_change and account.revoked_at is not None:
+            raise KeyRevoked
         existing = await existing_withdrawal(
             transaction,
             account,
@@ -104,16 +115,29 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
             raise InvalidParameter("The key has not expired.", param="expires_at")
         self._check(account)
         await lock_hour(transaction, 0 if self.is_change else self.hourly_msat_max)
-        lasting, _ = await look(transaction, self.mint_id, self.unit, lasting=True)
         wanted = self.amount or unit_from_msat(account.available_msat, self.unit)
-        exact = choose_exact(lasting, wanted, proofs_max=PROOFS_MAX)
+        exact = await self._exact(transaction, wanted)
         if exact is not None:
-            drawn = await draw(transaction, self.mint_id, self.unit, exact, lasting=True)
-            return await self._issue_now(transaction, account, drawn)
+            return await self._issue_now(transaction, account, exact)
         if self.at_once:
             raise MintShort
         purse, fee_ppk = await look(transaction, self.mint_id, self.unit)
         return await self._swap(transaction, account, purse, fee_ppk, wanted)
+
+    async def _exact(self, transaction: Transaction, wanted: int) -> Drawn | None:
+        """Coins worth exactly that, the largest first; None when there are none.
+
+        With a coin of each power of two in it they are those, so nothing need be counted.
+        """
+        powers = dict.fromkeys(split(wanted), 1)
+        picked = await pick(transaction, self.mint_id, self.unit, powers, lasting=True)
+        if picked is not None:
+            return picked
+        lasting, _ = await look(transaction, self.mint_id, self.unit, lasting=True)
+        counts = choose_exact(lasting, wanted, proofs_max=PROOFS_MAX)
+        if counts is None:
+            return None
+        return await pick(transaction, self.mint_id, self.unit, counts, lasting=True)
 
     def _check(self, account: Account) -> None:
         if self.amount is None:
@@ -131,14 +155,26 @@ class BeginWithdrawal(RowCommand[Withdrawing]):
     async def _issue_now(
         self, transaction: Transaction, account: Account, drawn: Drawn
     ) -> Withdrawing:
-        token = seal_token(transaction, self.withdrawal_id, self.mint_url, self.unit, drawn.proofs)
-        account = await self._debit(transaction, account, drawn.amount, 0, "completed", token)
-        await transaction.connection.execute(
-            update(PROOF)
-            .where(PROOF.c.y.in_(drawn.ys), PROOF.c.state == "reserved")
-            .values(state="issued", withdrawal_id=self.withdrawal_id)
+        token = token_of(self.mint_url, self.unit, drawn.proofs)
+        sealed = seal_token(transaction, self.withdrawal_id, token)
+        account = await self._debit(transaction, account, drawn.amount, 0, "completed", sealed)
+        issued = await transaction.connection.execute(
+            ISSUE, {"ys": drawn.ys, "issued_by": self.withdrawal_id}
         )
-        view = await view_withdrawal(transaction, self.withdrawal_id, account)
+        if issued.rowcount != len(drawn.ys):
+            raise LostRace
+        view = WithdrawalView(
+            id=self.withdrawal_id,
+            api_key_id=account.id,
+            status="completed",
+            amount_msat=msat_from_unit(drawn.amount, self.unit),
+            fee_msat=0,
+            unit=self.unit,
+            mint_url=self.mint_url,
+            token=token,
+            error_message=None,
+            available_msat=account.available_msat,
+        )
         return Withdrawing(withdrawal=view, operation=None)
 
     async def _swap(
@@ -253,7 +289,7 @@ class IssueWithdrawal(RowCommand[WithdrawalView]):
             for proof, purpose in zip(self.proofs, self.operation.purposes, strict=True)
             if purpose == "send"
         ]
-        token = seal_token(transaction, withdrawal_id, view.mint_url, view.unit, sent)
+        token = seal_token(transaction, withdrawal_id, token_of(view.mint_url, view.unit, sent))
         await finish_withdrawal(transaction, withdrawal_id, {"status": "completed", "token": token})
         return await view_withdrawal(transaction, withdrawal_id, account)
 

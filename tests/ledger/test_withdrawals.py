@@ -1,6 +1,7 @@
 """From a balance to ecash: exact coins at once, else a swap; refusals give everything back."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from routstr.errors import (
     InsufficientBalance,
     InvalidApiKey,
     InvalidParameter,
+    KeyRevoked,
     MintShort,
     NoBalance,
     RequestsInFlight,
@@ -58,6 +60,33 @@ async def test_exact_coins_leave_at_once(node: Node) -> None:
     assert await states(node, token) == {"issued"}
     assert await node.value("SELECT sum(amount) FROM proof WHERE state = 'unspent'") == 1
     await node.assert_sound()
+
+
+async def test_what_is_told_at_once_is_what_is_stored(node: Node) -> None:
+    key = await node.open_key("k")
+    await node.fund(key, [8], salt="s")
+    first = await node.ledger.submit(node.withdraw("w", key, 5, idempotency_key="i"))
+    again = await node.ledger.submit(node.withdraw("w2", key, 5, idempotency_key="i"))
+    assert again.is_replay
+    assert again.withdrawal == first.withdrawal
+
+
+async def test_exact_coins_need_not_be_one_of_each_power(node: Node) -> None:
+    key = await node.open_key("k")
+    for salt in ("a", "b"):
+        await node.fund(key, [1], salt=salt)  # so there is no 2
+    begun = await node.ledger.submit(node.withdraw("w", key, 2))
+    assert begun.operation is None
+    assert [proof.amount for proof in token_of(node, begun.withdrawal).proofs] == [1, 1]
+    await node.assert_sound()
+
+
+async def test_a_revoked_account_gets_no_change(node: Node) -> None:
+    key = await node.open_key("k")
+    await node.fund(key, [8], salt="s")
+    await node.execute("UPDATE apikey SET revoked_at = created_at")
+    with pytest.raises(KeyRevoked):
+        await node.ledger.submit(replace(node.withdraw("w", key, None), is_change=True))
 
 
 async def test_coins_that_do_not_fit_are_swapped(node: Node) -> None:
