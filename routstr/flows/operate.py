@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from routstr.core.money import msat_from_unit
@@ -70,8 +71,7 @@ async def check_not_paused(ctx: Context, *, is_change: bool = False) -> None:
     """
     if not (ctx.switches.withdrawals or is_change):
         raise Paused("The operator has paused withdrawals; your balance is safe. Try again later.")
-    async with ctx.database.reading() as connection:
-        audit = await last_job(connection, AUDIT_JOB)
+    audit = await ctx.database.read(partial(last_job, name=AUDIT_JOB))
     if audit is not None and audit.ok is False and audit.result:
         raise Paused("Withdrawals are paused until the operator has looked at the books.")
 

@@ -7,6 +7,7 @@ the mint's keysets: ids, unit, amounts, fee, and every DLEQ that the token bring
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from routstr.ecash.bdhke import dleq_ok_for_proof
@@ -32,12 +33,16 @@ UNKNOWN_KEYSET_AGAIN_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A token whose mint is known and whose proofs look right."""
+    """A token whose mint is known and whose proofs look right.
+
+    `locktimes` are there if it is locked to us: one for each proof, None for a lock without end.
+    """
 
     token: Token
     mint: MintRow
     keyset: Keyset
     fee_amount: int
+    locktimes: tuple[int | None, ...] = ()
 
     @property
     def net_amount(self) -> int:
@@ -64,8 +69,7 @@ async def read_or_known(
     """
     token = decode_token(text, bytes_max=bytes_max)
     token = replace(token, mint_url=payable_mint(ctx, token.mint_url), memo=None)
-    async with ctx.database.reading() as connection:
-        known = await find_deposit(connection, token.ys())
+    known = await ctx.database.read(partial(find_deposit, ys=token.ys()))
     return (_new(ctx, token) if known is None else token), known
 
 

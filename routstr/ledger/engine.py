@@ -8,11 +8,12 @@ and a check at start that the server really keeps what it confirms.
 
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NewType, Protocol
+from typing import Any, Final, Literal, NewType, Protocol, TypeVar
 
 from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -28,9 +29,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
 from routstr.errors import ConfigError, ServiceUnavailable
+from routstr.ledger.connection import BlockingConnection, LedgerConnection, finish
+from routstr.ledger.thread import WorkThread
 
 Dialect = Literal["sqlite", "postgresql"]
 ReadConnection = NewType("ReadConnection", AsyncConnection)
+ResultT = TypeVar("ResultT")
 
 SQLITE_PRAGMAS: Final = (
     "journal_mode=WAL",
@@ -76,12 +80,15 @@ class Database:
 
     `thread_writer` is there on SQLite only: the executor's one writing connection, used in a
     thread of its own. `writer` serves what comes before the executor: migrations and the seed.
+    `thread_reader` is there on SQLite only too, for `read`.
     """
 
     dialect: Dialect
     writer: AsyncEngine
     reader: AsyncEngine
     thread_writer: Engine | None = None
+    thread_reader: Engine | None = None
+    _thread: WorkThread = field(default_factory=lambda: WorkThread("reader"), repr=False)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadConnection]:
@@ -99,12 +106,40 @@ class Database:
                 raise
             raise ServiceUnavailable("The database is not available.") from error
 
+    async def read(
+        self, query: Callable[[LedgerConnection], Coroutine[Any, Any, ResultT]]
+    ) -> ResultT:
+        """What a quick query finds, for the paths where each tenth of a millisecond counts.
+
+        On SQLite it costs one hand-over to a thread, where `reading` costs one for every step of a
+        connection, a dozen in all. The query may await nothing but its connection. Raises as
+        `reading` does.
+        """
+        if self.thread_reader is None:
+            async with self.reading() as connection:
+                return await query(connection)
+        try:
+            return await self._thread.run(partial(_query, self.thread_reader, query))
+        except SQLAlchemyError as error:
+            if not _is_away(error):
+                raise
+            raise ServiceUnavailable("The database is not available.") from error
+
     async def close(self) -> None:
         """Close every connection."""
         await self.reader.dispose()
         await self.writer.dispose()
-        if self.thread_writer is not None:
-            self.thread_writer.dispose()
+        for engine in (self.thread_writer, self.thread_reader):
+            if engine is not None:
+                engine.dispose()
+        self._thread.stop()
+
+
+def _query(
+    engine: Engine, query: Callable[[LedgerConnection], Coroutine[Any, Any, ResultT]]
+) -> ResultT:
+    with engine.connect() as connection:
+        return finish(query(BlockingConnection(connection)))
 
 
 def _is_away(error: SQLAlchemyError) -> bool:
@@ -200,19 +235,29 @@ def _open_sqlite(url: str, pool: PoolSettings) -> Database:
         pool_timeout=pool.timeout_s,
         connect_args={"isolation_level": None},
     )
-    thread_writer = create_engine(
-        make_url(url).set(drivername="sqlite"),
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=0,
-        connect_args={"isolation_level": None, "check_same_thread": False},
+    thread_writer, thread_reader = (
+        create_engine(
+            make_url(url).set(drivername="sqlite"),
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"isolation_level": None, "check_same_thread": False},
+        )
+        for _ in range(2)
     )
     for engine in (writer.sync_engine, thread_writer):
         _on_connect(engine, SQLITE_PRAGMAS)
         _on_begin(engine, "BEGIN IMMEDIATE")
-    _on_connect(reader.sync_engine, SQLITE_READER)
-    _on_begin(reader.sync_engine, "BEGIN")
-    return Database(dialect="sqlite", writer=writer, reader=reader, thread_writer=thread_writer)
+    for engine in (reader.sync_engine, thread_reader):
+        _on_connect(engine, SQLITE_READER)
+        _on_begin(engine, "BEGIN")
+    return Database(
+        dialect="sqlite",
+        writer=writer,
+        reader=reader,
+        thread_writer=thread_writer,
+        thread_reader=thread_reader,
+    )
 
 
 def _on_connect(engine: Engine, pragmas: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -21,6 +22,7 @@ from sqlalchemy import (
 
 from routstr.core.cap import Cap
 from routstr.ledger.book import KeyRef
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.sagas import KEYSET, MINT, OPERATION
 from routstr.ledger.tables import (
@@ -366,9 +368,12 @@ class JobView:
     result: Mapping[str, object] | None
 
 
-async def last_job(connection: ReadConnection, name: str) -> JobView | None:
+LAST_RUN: Final = select(JOB).where(JOB.c.name == bindparam("job"))
+
+
+async def last_job(connection: LedgerConnection, name: str) -> JobView | None:
     """That job's last run, if it ever ran."""
-    row = (await connection.execute(select(JOB).where(JOB.c.name == name))).one_or_none()
+    row = (await connection.execute(LAST_RUN, {"job": name})).one_or_none()
     if row is None:
         return None
     return JobView(

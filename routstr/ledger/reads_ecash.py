@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 
 from routstr.ecash.proof import Keyset
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.engine import ReadConnection
 from routstr.ledger.sagas import (
     IS_OPEN,
@@ -49,22 +50,27 @@ class KnownDeposit:
     fingerprint: str | None
 
 
-async def find_deposit(connection: ReadConnection, ys: Sequence[str]) -> KnownDeposit | None:
-    """The deposit that used any of those Ys, if one did."""
-    rows = (
-        await connection.execute(
-            select(DEPOSIT, KEY.c.first_used_at)
-            .outerjoin(KEY, KEY.c.id == DEPOSIT.c.api_key_id)
-            .where(DEPOSIT.c.id.in_(select(INPUT.c.deposit_id).where(INPUT.c.y.in_(list(ys)))))
-            .limit(2)
+# Made once: making it costs more than running it.
+OF_YS: Final = (
+    select(DEPOSIT, KEY.c.first_used_at)
+    .outerjoin(KEY, KEY.c.id == DEPOSIT.c.api_key_id)
+    .where(
+        DEPOSIT.c.id.in_(
+            select(INPUT.c.deposit_id).where(INPUT.c.y.in_(bindparam("ys", expanding=True)))
         )
-    ).all()
+    )
+    .limit(2)
+)
+
+
+async def find_deposit(connection: LedgerConnection, ys: Sequence[str]) -> KnownDeposit | None:
+    """The deposit that used any of those Ys, if one did."""
+    rows = (await connection.execute(OF_YS, {"ys": ys})).all()
     if not rows:
         return None
     row = rows[0]
-    used = set(
-        (await connection.scalars(select(INPUT.c.y).where(INPUT.c.deposit_id == row.id))).all()
-    )
+    inputs = await connection.execute(select(INPUT.c.y).where(INPUT.c.deposit_id == row.id))
+    used = set(inputs.scalars())
     return KnownDeposit(
         id=row.id,
         state=row.state,

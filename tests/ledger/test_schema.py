@@ -11,6 +11,7 @@ from routstr.errors import ServiceUnavailable, UntrustedMint
 from routstr.ledger.book import KeyRef
 from routstr.ledger.catalog import SaveMint
 from routstr.ledger.commands import RowCommand, Transaction
+from routstr.ledger.connection import LedgerConnection
 from routstr.ledger.deposits import FailDeposit
 from routstr.ledger.sagas import MarkSent
 from tests.ledger.node import (
@@ -124,6 +125,22 @@ async def test_a_guarded_write_finds_it_was_overtaken(lived_in: Node, statement:
     assert len(lived_in.clock.waits) >= 2
     assert results[0] is None
     assert await lived_in.rows() != before
+
+
+async def test_a_quick_query_reads_what_is_committed_and_writes_nothing(node: Node) -> None:
+    async def balance(connection: LedgerConnection) -> object:
+        return await connection.scalar(text("SELECT balance FROM apikey"))
+
+    async def robbery(connection: LedgerConnection) -> None:
+        await connection.execute(text("UPDATE apikey SET balance = 9"))
+
+    key = await node.open_key("k")
+    assert await node.database.read(balance) == 0
+    await node.fund(key, [4], salt="s")
+    assert await node.database.read(balance) == 4000
+    with pytest.raises((DBAPIError, ServiceUnavailable)):
+        await node.database.read(robbery)
+    assert await node.database.read(balance) == 4000
 
 
 async def test_an_operation_moves_only_where_its_table_allows(node: Node) -> None:
