@@ -49,13 +49,18 @@ class AcceptanceKeys:
             return proof
         return replace(proof, witness=sign_secret(proof.secret, self.private_keys[lock.key]))
 
-    def hold(self, proofs: Sequence[Proof], *, locktime_min: int) -> bool:
-        """Whether each is locked to the current key, and to it alone until `locktime_min`."""
-        locks = [self.lock_of(proof.secret) for proof in proofs]
-        return all(
-            lock is not None and lock.is_held_by(self.current, locktime_min=locktime_min)
-            for lock in locks
-        )
+    def held(self, proofs: Sequence[Proof], *, locktime_min: int) -> tuple[P2pkLock, ...] | None:
+        """The lock of each, if all are to the current key, and to it alone until `locktime_min`.
+
+        Raises InvalidSecret.
+        """
+        locks: list[P2pkLock] = []
+        for proof in proofs:
+            lock = self.lock_of(proof.secret)
+            if lock is None or not lock.is_held_by(self.current, locktime_min=locktime_min):
+                return None
+            locks.append(lock)
+        return tuple(locks)
 
 
 def acceptance_keys(seed: bytes, index: int) -> AcceptanceKeys:

@@ -181,12 +181,11 @@ async def _accept_locked(ctx: Context, token: Token, intent: Intent) -> Received
     if checked is None:
         return None
     ctx.failpoint("instant.checked")
-    locks = [ctx.acceptance.lock_of(proof.secret) for proof in checked.token.proofs]
     accepted = await ctx.ledger.submit(
         AcceptLocked(
             deposit=_plan(ctx, checked, intent),
             lock_key=ctx.acceptance.current,
-            locktimes=[None if lock is None else lock.locktime for lock in locks],
+            locktimes=checked.locktimes,
             waiting_msat_max=waiting_msat_max(ctx),
         )
     )

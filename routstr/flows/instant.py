@@ -13,6 +13,7 @@ from routstr.core.money import msat_from_unit
 from routstr.ecash.bdhke import dleq_ok_for_proof
 from routstr.ecash.errors import EcashError
 from routstr.ecash.keyset import UnknownKeyset, fee
+from routstr.ecash.p2pk import P2pkLock
 from routstr.ecash.proof import Keyset
 from routstr.ecash.token import Token, resolve_ids
 from routstr.errors import RoutstrError
@@ -32,7 +33,8 @@ async def check_locked(ctx: Context, token: Token) -> Checked | None:
     None says nothing against the token: an unlocked one, a lock that ends soon, a proof without
     its DLEQ, a keyset that retires or a mint that was silent too long all go to the mint.
     """
-    if ctx.limits.p2pk_lock == "off" or not _is_held(ctx, token):
+    locks = None if ctx.limits.p2pk_lock == "off" else _held(ctx, token)
+    if locks is None:
         return None
     mint = await _mint(ctx, token.mint_url)
     if mint is None:
@@ -49,6 +51,7 @@ async def check_locked(ctx: Context, token: Token) -> Checked | None:
         mint=mint,
         keyset=_keyset(mint, ids[0]),
         fee_amount=fee(fees_ppk(mint.keysets, ids)),
+        locktimes=tuple(lock.locktime for lock in locks),
     )
     return checked if checked.net_amount >= 1 else None
 
@@ -58,12 +61,12 @@ def waiting_msat_max(ctx: Context) -> int:
     return msat_from_unit(ctx.limits.locked_sats_max, "sat")
 
 
-def _is_held(ctx: Context, token: Token) -> bool:
+def _held(ctx: Context, token: Token) -> tuple[P2pkLock, ...] | None:
     locktime_min = int(ctx.clock.now().timestamp()) + LOCKTIME_AHEAD_S
     try:
-        return ctx.acceptance.hold(token.proofs, locktime_min=locktime_min)
+        return ctx.acceptance.held(token.proofs, locktime_min=locktime_min)
     except EcashError:
-        return False
+        return None
 
 
 async def _mint(ctx: Context, url: str) -> MintRow | None:
