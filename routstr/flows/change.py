@@ -17,6 +17,7 @@ from routstr.errors import (
     BalanceTooSmall,
     KeyRevoked,
     MintShort,
+    MintUnreachable,
     NoBalance,
     Pending,
     RefundKeyNotFound,
@@ -30,7 +31,8 @@ from routstr.flows.deposit import in_doubt
 from routstr.flows.redeem import redeem_now
 from routstr.flows.refill import refill_now
 from routstr.flows.refunds import read_withdrawal
-from routstr.flows.withdraw import Wish, withdraw
+from routstr.flows.sources import Source
+from routstr.flows.withdraw import Wish, withdraw, withdraw_from
 from routstr.gateways.mint_failure import MintMisbehaved, MintRefused, MintUnknown
 from routstr.gateways.mint_limits import Priority
 from routstr.gateways.mint_wire import ProofState
@@ -43,6 +45,7 @@ from routstr.ledger.reads_oneshot import OneShotView, find_one_shot
 CHANGE_PATH: Final = "/v1/balance/change/"
 RUNNING_AGAIN_S: Final = 2
 REFILLS_MAX: Final = 4
+CHANGE: Final = Wish(idempotency_key="change", is_change=True)
 
 ChangeStatus = Literal["ready", "claimed", "none"]
 
@@ -75,6 +78,22 @@ def change_url(account_id: str) -> str:
     return f"{CHANGE_PATH}{_change_id(account_id)}"
 
 
+async def answer_with_change(
+    ctx: Context, account_id: str, mint_url: str, unit: str
+) -> WithdrawalView:
+    """The change of the request that has just ended, for its answer.
+
+    First from the coins at hand, of the unit that was paid, which asks nobody and looks nothing up.
+    Raises what `withdraw` raises.
+    """
+    if mint_url in ctx.payable_mints:
+        with suppress(MintShort, MintUnreachable):
+            source = Source(mint_url=mint_url, unit=unit)
+            wish = replace(CHANGE, mint_url=mint_url, at_once=True)
+            return await withdraw_from(ctx, KeyRef(id=account_id), wish, source)
+    return await issue_change(ctx, account_id, mint_url, is_answer=True)
+
+
 async def issue_change(
     ctx: Context, account_id: str, mint_url: str, *, is_answer: bool = False
 ) -> WithdrawalView:
@@ -84,11 +103,7 @@ async def issue_change(
     faster than coins can be had, an answer leaves it to be claimed: a swap for each would take the
     mint's whole patience. Raises what `withdraw` raises.
     """
-    wish = Wish(
-        mint_url=mint_url if mint_url in ctx.payable_mints else None,
-        idempotency_key="change",
-        is_change=True,
-    )
+    wish = replace(CHANGE, mint_url=mint_url if mint_url in ctx.payable_mints else None)
     account = KeyRef(id=account_id)
     for _ in range(REFILLS_MAX):
         with suppress(MintShort):

@@ -37,6 +37,7 @@ class OneShot:
 
     account_id: str
     mint_url: str
+    unit: str
     change_url: str
     claim_secret: str = field(repr=False)
 

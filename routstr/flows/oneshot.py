@@ -29,9 +29,9 @@ from routstr.errors import (
 from routstr.flows.authenticate import Caller
 from routstr.flows.change import (
     RUNNING_AGAIN_S,
+    answer_with_change,
     change_url,
     is_running,
-    issue_change,
     still_pending,
 )
 from routstr.flows.context import Context
@@ -82,6 +82,7 @@ async def take_payment(ctx: Context, exchange: Exchange, token: Token) -> Caller
     shot = OneShot(
         account_id=key.id,
         mint_url=token.mint_url,
+        unit=token.unit,
         change_url=change_url(key.id),
         claim_secret=secret,
     )
@@ -112,7 +113,7 @@ async def give_change(ctx: Context, exchange: Exchange) -> str | None:
     ctx.failpoint("oneshot.before_change")
     try:
         async with asyncio.timeout(STOPPING_WAIT_S if is_stopping else ctx.limits.change_wait_s):
-            view = await issue_change(ctx, shot.account_id, shot.mint_url, is_answer=True)
+            view = await answer_with_change(ctx, shot.account_id, shot.mint_url, shot.unit)
     except (NoBalance, BalanceTooSmall):
         return None
     except (RoutstrError, TimeoutError) as error:

@@ -116,6 +116,21 @@ async def _withdraw(ctx: Context, caller: KeyRef, wish: Wish) -> WithdrawalView:
         raise (NoBalance() if await _was_emptied(ctx, key.id) else error) from error
 
 
+async def withdraw_from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> WithdrawalView:
+    """The same from one mint, of an account that is the node's own doing and so needs no proof.
+
+    Raises what `withdraw` raises, but NoBalance of an account that was emptied before.
+    """
+    return await ctx.tasks.carry_through(_withdraw_from(ctx, caller, wish, source), name="withdraw")
+
+
+async def _withdraw_from(
+    ctx: Context, caller: KeyRef, wish: Wish, source: Source
+) -> WithdrawalView:
+    await check_not_paused(ctx, is_change=wish.is_change)
+    return await _from(ctx, caller, wish, source)
+
+
 async def empty(ctx: Context, api_key_id: str, wish: Wish) -> WithdrawalView:
     """The same by the node's own doing: nobody shows a key, and no earlier token is told again.
 
@@ -132,8 +147,12 @@ async def _empty(ctx: Context, api_key_id: str, wish: Wish) -> WithdrawalView:
 
 
 async def _from(ctx: Context, caller: KeyRef, wish: Wish, source: Source) -> WithdrawalView:
-    """Begin with the keysets as last seen, asking nobody; again with fresh ones if refused."""
-    known = await remembered_mint(ctx, source.mint_url)
+    """Begin with the keysets as last seen, asking nobody; again with fresh ones if refused.
+
+    What the purse has needs no keysets; so without a swap those will do that this process saw.
+    """
+    seen = ctx.shelf.find(source.mint_url) if wish.at_once else None
+    known = await remembered_mint(ctx, source.mint_url) if seen is None else seen.mint
     view = await _pay(ctx, caller, wish, source, known or await known_mint(ctx, source.mint_url))
     if view.status == "failed":
         fresh = await known_mint(ctx, source.mint_url, since_s=ctx.monotonic_s())
