@@ -9,6 +9,8 @@ Laws
 - A transaction that is left by an exception leaves nothing, whatever statement it came to.
 - Every change that is guarded changes as many rows as it was given, or raises LostRace.
 - A PostgreSQL connection that failed is dropped: its next user gets a new one.
+
+asyncpg is imported where PostgreSQL is used: a node on SQLite has its 3 MB for something else.
 """
 
 import sqlite3
@@ -17,7 +19,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-import asyncpg
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,22 +26,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from routstr.ledger.changes import Change, together
 from routstr.ledger.commands import LostRace
 from routstr.ledger.connection import BlockingConnection, LedgerConnection, Savepoint
+from routstr.ledger.engine import Dialect
 
 Row = Sequence[Any]
 
-# What a database raises that fails or is away.
-FAILURES: Final = (
-    SQLAlchemyError,
-    sqlite3.Error,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    LostRace,
-    OSError,
-    TimeoutError,
-)
-# What it may raise and still be there, at the same place of its protocol as we are.
-ANSWERS: Final = (DBAPIError, asyncpg.PostgresError, LostRace)
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P03", "53300"})
 # Lost connections, and rows that somebody else has just written: a repeat finds them.
 RETRIED_SQLSTATE_CLASSES: Final = ("08", "23")
@@ -140,6 +129,10 @@ class PostgresDriver:
 @asynccontextmanager
 async def postgres_transaction(engine: AsyncEngine, *, with_rows: bool) -> AsyncIterator[Session]:
     """A transaction over the asynchronous driver, committed at the end of the block."""
+    import asyncpg  # noqa: PLC0415 - see above
+
+    # What it may raise and still be there, at the same place of its protocol as we are.
+    answers = (DBAPIError, asyncpg.PostgresError, LostRace)
     async with engine.connect() as connection:
         raw = (await connection.get_raw_connection()).driver_connection
         assert raw is not None
@@ -153,7 +146,7 @@ async def postgres_transaction(engine: AsyncEngine, *, with_rows: bool) -> Async
                 yield Session(PostgresDriver(raw))
                 await raw.execute("COMMIT;")
         except BaseException as error:
-            if raw.is_closed() or not isinstance(error, ANSWERS):
+            if raw.is_closed() or not isinstance(error, answers):
                 await connection.invalidate()
             elif not with_rows:
                 await raw.execute("ROLLBACK")
@@ -161,6 +154,21 @@ async def postgres_transaction(engine: AsyncEngine, *, with_rows: bool) -> Async
 
 
 # ── what a failure means ──────────────────────────────────────────────────────────────────────
+
+
+def failures(dialect: Dialect) -> tuple[type[Exception], ...]:
+    """What a database of that kind raises that fails or is away."""
+    common = (SQLAlchemyError, LostRace, OSError, TimeoutError)
+    if dialect == "sqlite":
+        return (*common, sqlite3.Error)
+    import asyncpg  # noqa: PLC0415 - see above
+
+    return (
+        *common,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    )
 
 
 def is_passing(error: Exception) -> bool:
@@ -171,9 +179,13 @@ def is_passing(error: Exception) -> bool:
         state = str(getattr(error.orig, "sqlstate", "") or "")
         # SQLite names no state: a lock or a full disk may pass, and retries are bounded.
         return error.connection_invalidated or not state or _passes(state)
+    if isinstance(error, sqlite3.Error):
+        return True
+    import asyncpg  # noqa: PLC0415 - see above
+
     if isinstance(error, asyncpg.PostgresError):
         return _passes(str(error.sqlstate or ""))
-    return isinstance(error, sqlite3.Error | asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def _passes(state: str) -> bool:

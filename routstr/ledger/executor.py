@@ -41,9 +41,9 @@ from routstr.ledger.claims import ClaimBook
 from routstr.ledger.commands import Command, RowCommand, Transaction, Wallet
 from routstr.ledger.connection import finish
 from routstr.ledger.drivers import (
-    FAILURES,
     Driver,
     Session,
+    failures,
     is_passing,
     postgres_transaction,
     sqlite_transaction,
@@ -107,6 +107,7 @@ class LedgerExecutor:
         self._statements = BulkStatements(database.dialect)
         self._claim_statements = ClaimStatements(database.dialect)
         self._parents = Parents()
+        self._failures = failures(database.dialect)
         self._thread = WorkThread("ledger")
         self._queue: deque[_Entry] = deque()
         self._arrived = asyncio.Event()
@@ -187,7 +188,7 @@ class LedgerExecutor:
             try:
                 await self._transact(batch)
                 break
-            except FAILURES as error:
+            except self._failures as error:
                 log.warning("ledger_batch_failed", attempts=attempt, error_type=_name(error))
                 if len(batch) > 1 and attempt > ATTEMPTS_TOGETHER:
                     for entry in batch:

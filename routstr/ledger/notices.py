@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -101,7 +100,7 @@ class Notices:
         try:
             async with asyncio.timeout(self._answer_s), self._connected() as connection:
                 await self._send(connection)
-        except PASSING as error:
+        except _passing() as error:
             log.warning("notices_not_told", error_type=type(error).__name__)
 
     async def _send(self, connection: Any) -> None:
@@ -127,7 +126,7 @@ class Notices:
             try:
                 async with self._connected() as connection:
                     await self._listen(connection)
-            except PASSING as error:
+            except _passing() as error:
                 if self.is_heard:
                     wait_s = RETRY_S
                 log.warning("notices_not_heard", error_type=type(error).__name__, wait_s=wait_s)
@@ -199,6 +198,8 @@ class Notices:
             yield raw.driver_connection
 
 
-PASSING: Final = (
-    SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, NotHeard,
-)  # fmt: skip
+def _passing() -> tuple[type[Exception], ...]:
+    import asyncpg  # noqa: PLC0415 - nodes on SQLite know the names of notices only
+
+    asked = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    return (SQLAlchemyError, *asked, OSError, TimeoutError, NotHeard)
