@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from functools import cache
-from typing import Final
-
-from genai_prices.data_snapshot import DataSnapshot
-from genai_prices.types import ModelInfo, TieredPrices
+from typing import TYPE_CHECKING, Final
 
 from routstr.core.prices import usd_prices, usd_texts
 from routstr.core.pricing import CONTEXT_TOKENS_MAX
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo
 
 SOURCE: Final = "genai-prices"
 HOURS: Final = 24
@@ -92,13 +93,16 @@ def known_price(
 
 
 @cache
-def _bundled() -> DataSnapshot:
-    from genai_prices.data import providers  # noqa: PLC0415 - 5 MB that only some nodes need
+def _bundled() -> "DataSnapshot":
+    from genai_prices.data import providers  # noqa: PLC0415 - 7 MB that only some nodes need
+    from genai_prices.data_snapshot import DataSnapshot  # noqa: PLC0415 - as above
 
     return DataSnapshot(providers=providers, from_auto_update=False)
 
 
-def _prices(model: ModelInfo, at: datetime, longest: int) -> dict[str, Decimal]:
+def _prices(model: "ModelInfo", at: datetime, longest: int) -> dict[str, Decimal]:
+    from genai_prices.types import TieredPrices  # noqa: PLC0415 - as above
+
     listed = model.get_prices(at)
     found: dict[str, Decimal] = {}
     for field, (name, per) in _FIELDS.items():
