@@ -18,21 +18,6 @@ from structlog.contextvars import bind_contextvars
 
 from routstr import __version__
 from routstr.app import create_app, end_requests
-from routstr.cli import (
-    admin,
-    audit,
-    backup,
-    backup_restore,
-    catalog,
-    invites,
-    jobs,
-    keys,
-    settings,
-    status,
-    upstreams,
-    verify,
-    wallet,
-)
 from routstr.cli.shared import acting
 from routstr.cli.workers import Supervisor, Worker, check_workers, told
 from routstr.config import WORKERS_MAX, Settings, check_for_serving, load_settings
@@ -56,21 +41,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cli.command("status")(status.command)
-cli.command("audit")(audit.command)
-cli.command("verify")(verify.command)
-cli.add_typer(admin.cli, name="admin")
-cli.add_typer(wallet.cli, name="wallet")
-cli.add_typer(keys.cli, name="keys")
-cli.add_typer(settings.cli, name="settings")
-cli.add_typer(invites.cli, name="invites")
-backup.cli.command("restore")(backup_restore.command)
-cli.add_typer(backup.cli, name="backup")
-cli.add_typer(upstreams.cli, name="upstreams")
-cli.add_typer(jobs.cli, name="jobs")
-cli.add_typer(catalog.models, name="models")
-cli.add_typer(catalog.routes, name="routes")
-cli.add_typer(catalog.prices, name="prices")
 
 
 @cli.command()
@@ -284,6 +254,10 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line; what is wrong is one line on stderr: settings exit 2, else 1."""
+    if sys.argv[1:2] != ["serve"]:  # a node has no memory to give to commands it does not run
+        from routstr.cli.commands import add_commands  # noqa: PLC0415 - see above
+
+        add_commands(cli)
     if status := told(lambda: cli(standalone_mode=True)):
         sys.exit(status)
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from routstr.__main__ import cli
+from routstr.cli.commands import command_line
 from routstr.errors import ConfigError, RoutstrError
 from tests.fakes.lister import FakeLister
 
@@ -30,7 +30,7 @@ class Operator:
     async def run(self, *arguments: str, stdin: str | None = None) -> Result:
         """The command in this process: what it prints, and what it raises."""
         result = await asyncio.to_thread(
-            CliRunner().invoke, cli, arguments, input=stdin or "", env=self.settings
+            CliRunner().invoke, command_line(), arguments, input=stdin or "", env=self.settings
         )
         assert KEY not in result.output
         return result

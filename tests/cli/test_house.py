@@ -10,7 +10,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from routstr.__main__ import cli
+from routstr.cli.commands import command_line
 from routstr.errors import ConfigError, InvalidParameter
 from routstr.ledger.engine import lock_directory
 from tests.fakes.mint import FakeMint
@@ -39,7 +39,7 @@ async def test_the_house_from_a_terminal(tmp_path: Path, database_url: str) -> N
         }
 
         async def said(*arguments: str) -> Result:
-            return await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=given)
+            return await asyncio.to_thread(CliRunner().invoke, command_line(), arguments, env=given)
 
         async def told(*arguments: str) -> Any:
             done = await said(*arguments, "--json")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from demo.process import ROOT
-from routstr.__main__ import cli
+from routstr.cli.commands import command_line
 from routstr.core.signed_receipt import Settlement, signed_receipt
 from routstr.ecash.receipt_key import receipt_key
 from tests.core.test_signed_receipt import SETTLEMENT
@@ -30,7 +30,7 @@ COMPACT = signed_receipt(SETTLEMENT, pubkey=KEY.public, sign=KEY.sign).compact
 
 
 def exit_of_command(text: str, *arguments: str) -> int:
-    return CliRunner().invoke(cli, ["verify", "-", *arguments], input=text).exit_code
+    return CliRunner().invoke(command_line(), ["verify", "-", *arguments], input=text).exit_code
 
 
 def exit_of_script(text: str, *arguments: str) -> int:
@@ -61,12 +61,15 @@ def test_a_file_and_the_body_it_is_of(tmp_path: Path) -> None:
     receipt, body = tmp_path / "receipt.json", tmp_path / "body"
     receipt.write_text(document())
     body.write_bytes(b"another")
-    said = CliRunner().invoke(cli, ["verify", str(receipt)])
+    said = CliRunner().invoke(command_line(), ["verify", str(receipt)])
     assert said.exit_code == 0
     assert "146 msat charged for req_1" in said.output
     assert "receipt_pubkey" in said.output
-    assert CliRunner().invoke(cli, ["verify", str(receipt), "--body", str(body)]).exit_code == 1
-    assert CliRunner().invoke(cli, ["verify", str(tmp_path / "none")]).exit_code == 2
+    assert (
+        CliRunner().invoke(command_line(), ["verify", str(receipt), "--body", str(body)]).exit_code
+        == 1
+    )
+    assert CliRunner().invoke(command_line(), ["verify", str(tmp_path / "none")]).exit_code == 2
 
 
 def test_the_script_is_short_enough_to_be_read() -> None:
