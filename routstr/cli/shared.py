@@ -6,10 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from routstr.app import end_requests, observing
 from routstr.assembly import Ids, assemble, open_ledger
@@ -115,6 +111,12 @@ def print_table(
     if not rows:
         typer.echo(empty)
         return
+    # Here, because a node has this module too, and prints no table.
+    from rich import box  # noqa: PLC0415 - see above
+    from rich.console import Console  # noqa: PLC0415 - see above
+    from rich.table import Table  # noqa: PLC0415 - see above
+    from rich.text import Text  # noqa: PLC0415 - see above
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for at, name in enumerate(names):
         table.add_column(name, overflow="fold", no_wrap=at == 0)
