@@ -147,6 +147,20 @@ class Stubborn(RowCommand[int]):
         return transaction.book.account(self.key).balance_msat
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impossible(RowCommand[None]):
+    """Asks the database for what it cannot do, today or tomorrow."""
+
+    key: KeyRef
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        return (self.key,)
+
+    async def run(self, transaction: Transaction) -> None:
+        await transaction.connection.execute(text("UPDATE keyset SET next_counter = nothing"))
+
+
 async def test_a_lost_race_runs_again_with_its_whole_batch(node: Node) -> None:
     key = await node.open_key("k")
     results = await asyncio.gather(
@@ -208,6 +222,20 @@ async def test_a_statement_that_fails_leaves_nothing_of_those_before_it(node: No
     assert await node.balance(key) == 7
     assert await node.held(other) == 100
     assert await node.value("SELECT count(*) FROM reservation") == 1
+
+
+async def test_what_the_database_will_never_do_is_its_command_s_alone(node: Node) -> None:
+    key, other = await node.open_key("k"), await node.open_key("o")
+    await node.fund(other, [1], salt="o")
+    results = await asyncio.gather(
+        node.ledger.submit(node.reserve("h1", other, 100)),
+        node.ledger.submit(Impossible(key=key)),
+        node.ledger.submit(node.reserve("h2", other, 100)),
+        return_exceptions=True,
+    )
+    assert type(results[1]) is ServiceUnavailable
+    assert await node.held(other) == 200
+    await node.assert_sound()
 
 
 async def test_races_lost_again_and_again_are_tried_one_by_one(node: Node) -> None:
