@@ -26,9 +26,10 @@ class Ration:
         self._events[key] = [*self._recent(key), self._now_s()]
 
     def put(self, key: str, ages_s: Sequence[float]) -> None:
-        """These, so old, are all there were."""
+        """These, so old, are all there were, unless more were noted since they were looked for."""
         now_s = self._now_s()
-        self._events[key] = sorted(now_s - age_s for age_s in ages_s)
+        if len(ages_s) >= len(self._recent(key)):
+            self._events[key] = sorted(now_s - age_s for age_s in ages_s)
 
     def check(self, key: str) -> None:
         """Raises RateLimited when the ration is used up."""
