@@ -24,6 +24,8 @@ REQUEST_LINE_BYTES_MAX: Final = URL_BYTES_MAX + 1_024  # method, version, spaces
 PIECE_BYTES: Final = 16 * 1024  # how much is parsed between two looks at the count
 PIPELINED_MAX: Final = 16  # requests that wait behind the one being answered
 
+_CLOSING: Final = b"\r\nconnection: close\r\n"
+
 # What a whole request is answered with at once, given the server's own headers, if it is refused
 Refuse = Callable[[bytes, Iterable[tuple[bytes, bytes]]], bytes | None]
 
@@ -116,6 +118,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._stop_head_timer()
         self.transport.write(answer)
+        if _CLOSING in answer:  # as every answer of a node that is about to stop says
+            self.transport.close()
         self._start_head_timer()
 
     def _room(self) -> int:

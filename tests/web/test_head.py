@@ -278,6 +278,13 @@ async def test_refusals_that_nobody_reads_do_not_pile_up() -> None:
         assert 0 < refused < 50
 
 
+async def test_a_refusal_that_says_it_is_the_last_is_the_last() -> None:
+    said = b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    async with wired(refusal=lambda *_: said) as wire:
+        wire.send(GET)
+        assert await wire.rest() == said
+
+
 # ── the node itself ───────────────────────────────────────────────────────────────────────────
 
 
