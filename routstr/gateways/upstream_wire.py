@@ -218,7 +218,7 @@ class Wire(asyncio.Protocol):
         """The end of an answer, or of a head before it."""
         if self.phase is _BODY:
             self.phase = _WHOLE
-            self._is_keepable = self._unsent is None and self._parser.should_keep_alive()
+            self._is_keepable = self._is_sent() and self._parser.should_keep_alive()
 
     # ── what the connection says ──────────────────────────────────────────────────────────────
 
@@ -284,6 +284,11 @@ class Wire(asyncio.Protocol):
         self._send_more()
 
     # ── helpers ───────────────────────────────────────────────────────────────────────────────
+
+    def _is_sent(self) -> bool:
+        """Whether the request has left, to its last byte."""
+        is_buffered = self._transport is None or self._transport.get_write_buffer_size() > 0
+        return self._unsent is None and not is_buffered
 
     def _send_more(self) -> None:
         """Write the next piece of a long body, and come back when others have had their turn."""
