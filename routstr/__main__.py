@@ -111,7 +111,7 @@ async def _serve(
             bytes_max=REQUEST_LINE_BYTES_MAX + settings.header_bytes_max,
             lines_max=settings.header_lines_max,
             timeout_s=settings.head_timeout_s,
-            stall_s=settings.client_stall_timeout_s,
+            stall_s=lambda: _stall_s(app, settings),
             refusal=Refusal(app),
         ),
         ws="none",
@@ -135,6 +135,13 @@ async def _serve(
         _settle_memory()
         server = GracefulServer(config, drain_s=settings.shutdown_drain_s, worker=worker)
         await server.serve(sockets=[door])
+
+
+def _stall_s(app: FastAPI, settings: Settings) -> float:
+    """How long a client may read nothing: as the dashboard says, once there is one."""
+    ctx = getattr(app.state, "ctx", None)
+    limits = ctx.limits if isinstance(ctx, Context) else settings
+    return limits.client_stall_timeout_s
 
 
 def _settle_memory() -> None:

@@ -52,7 +52,6 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     head_bytes_max: ClassVar[int]
     head_lines_max: ClassVar[int]
     head_timeout_s: ClassVar[float]
-    stall_timeout_s: ClassVar[float]
 
     _part: Part = Part.IDLE
     _part_bytes: int = 0  # since the last message or head was whole; a body's do not count
@@ -112,6 +111,10 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     def refuse(self, data: bytes) -> bytes | None:
         """What a request is answered with that is not even read; None for none."""
         return None
+
+    def stall_s(self) -> float:
+        """How long a client may read too little."""
+        raise NotImplementedError
 
     def _answer_unread(self, answer: bytes) -> None:
         """Answer what was not parsed; the next head may take as long as the first one."""
@@ -211,7 +214,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         """Too much is unread by the client; if that stays so, nobody is there."""
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(self.stall_timeout_s, self.transport.abort)
+            self._stall_timer = self.loop.call_later(self.stall_s(), self.transport.abort)
 
     def resume_writing(self) -> None:
         """It was read."""
@@ -253,14 +256,14 @@ def bounded_head(
     bytes_max: int,
     lines_max: int,
     timeout_s: float,
-    stall_s: float,
+    stall_s: Callable[[], float],
     refusal: Refuse | None = None,
 ) -> type[BoundedHeadProtocol]:
     """The protocol with these bounds, for uvicorn's `http`.
 
     `bytes_max` counts the request line, too; of more than `lines_max` headers one is kept, so that
     the middleware sees there are too many. A connection is closed `timeout_s` after it was made or
-    a head began, if that is not whole, and dropped when its client read too little for `stall_s`.
+    a head began, if that is not whole, and dropped when its client read too little for `stall_s()`.
     `refusal` is asked first of what begins a request.
     """
 
@@ -268,7 +271,9 @@ def bounded_head(
         head_bytes_max = bytes_max
         head_lines_max = lines_max
         head_timeout_s = timeout_s
-        stall_timeout_s = stall_s
+
+        def stall_s(self) -> float:
+            return stall_s()
 
         def refuse(self, data: bytes) -> bytes | None:
             return refusal and refusal(data, self.server_state.default_headers)

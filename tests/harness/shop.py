@@ -226,7 +226,9 @@ async def serving(
             host="127.0.0.1",
             port=0,
             http=http
-            or bounded_head(bytes_max=128 * 1024, lines_max=100, timeout_s=WAIT_S, stall_s=WAIT_S),
+            or bounded_head(
+                bytes_max=128 * 1024, lines_max=100, timeout_s=WAIT_S, stall_s=lambda: WAIT_S
+            ),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -67,7 +67,7 @@ async def wired(
         bytes_max=BYTES_MAX,
         lines_max=LINES_MAX,
         timeout_s=timeout_s,
-        stall_s=stall_s,
+        stall_s=lambda: stall_s,
         refusal=refusal,
     )
 

@@ -68,7 +68,7 @@ def empty(shop: Shop) -> None:
 async def test_the_quick_refusal_says_what_the_ordinary_one_does(full: Shop) -> None:
     key = await full.key(10_000)
     protocol = bounded_head(
-        bytes_max=10_000, lines_max=50, timeout_s=5, stall_s=5, refusal=Refusal(full.app)
+        bytes_max=10_000, lines_max=50, timeout_s=5, stall_s=lambda: 5, refusal=Refusal(full.app)
     )
     ordinary = await full.http.post(PATH, headers=key.headers, json=order())
     async with (
