@@ -33,6 +33,8 @@ Row = Sequence[Any]
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P03", "53300"})
 # Lost connections, and rows that somebody else has just written: a repeat finds them.
 RETRIED_SQLSTATE_CLASSES: Final = ("08", "23")
+# What was asked for cannot be had: not supported, wrong data, a wrong statement, a trigger's no.
+REFUSED_SQLSTATE_CLASSES: Final = ("0A", "21", "22", "42", "P0")
 BEGIN_ON_POSTGRES: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_NOW: Final = text("SELECT 1")  # SQLAlchemy's transaction begins with its first statement
 
@@ -186,6 +188,12 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return _passes(str(error.sqlstate or ""))
     return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the database is well and refuses what one command asked for, now and ever."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return str(state or "").startswith(REFUSED_SQLSTATE_CLASSES)
 
 
 def _passes(state: str) -> bool:

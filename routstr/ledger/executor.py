@@ -45,6 +45,7 @@ from routstr.ledger.drivers import (
     Session,
     failures,
     is_passing,
+    is_refusal,
     postgres_transaction,
     sqlite_transaction,
 )
@@ -190,12 +191,11 @@ class LedgerExecutor:
                 break
             except self._failures as error:
                 log.warning("ledger_batch_failed", attempts=attempt, error_type=_name(error))
-                is_final = not is_passing(error)
-                if len(batch) > 1 and (is_final or attempt > ATTEMPTS_TOGETHER):
+                if len(batch) > 1 and (is_refusal(error) or attempt > ATTEMPTS_TOGETHER):
                     for entry in batch:
                         await self._serve([entry])
                     return
-                if is_final or attempt == self._limits.attempts_max:
+                if attempt == self._limits.attempts_max or not is_passing(error):
                     _refuse(batch, ServiceUnavailable("The database is not available."), error)
                     return
                 await self._clock.sleep(self._limits.retry_wait_s * 2 ** (attempt - 1))

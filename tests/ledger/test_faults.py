@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
+from sqlalchemy import text
 
 from routstr.errors import ServiceUnavailable
 from routstr.ledger.accounts import Transfer
+from routstr.ledger.commands import RowCommand, Transaction
 from routstr.ledger.sagas import MarkSent
 from tests.harness.postgres import Postgres
 from tests.ledger.lossy import LossyLine, lossy_line
@@ -108,6 +111,31 @@ async def test_a_terminated_backend_is_replaced(
 async def node_on_postgres(postgres_url: str) -> AsyncIterator[Node]:
     async with running_node(postgres_url) as node:
         yield node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slow(RowCommand[None]):
+    """Takes longer than a statement may."""
+
+    tries: list[int]
+
+    async def run(self, transaction: Transaction) -> None:
+        self.tries.append(1)
+        await transaction.connection.execute(
+            text("DO $$ BEGIN RAISE 'too long' USING ERRCODE = 'query_canceled'; END $$")
+        )
+
+
+async def test_a_database_that_is_too_slow_is_not_asked_for_each_command(
+    node_on_postgres: Node,
+) -> None:
+    tries: list[int] = []
+    results = await asyncio.gather(
+        *(node_on_postgres.ledger.submit(Slow(tries=tries)) for _ in range(5)),
+        return_exceptions=True,
+    )
+    assert {type(each) for each in results} == {ServiceUnavailable}
+    assert len(tries) == 1
 
 
 async def test_a_database_away_for_good_is_an_honest_503(far_node: Node, line: LossyLine) -> None:
