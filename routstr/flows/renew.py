@@ -45,7 +45,7 @@ async def renew(ctx: Context) -> None:
         return
     ctx.failpoint("renew.after")
     ctx.holds.note_renewed(alive, at_s=begun_s, lease_s=limits.hold_lease_s)
-    lost = holds.keys() - alive
+    lost = (holds.keys() - alive) & ctx.holds.keys().keys()  # the others have ended meanwhile
     if lost:
         log.warning("holds_lost", count=len(lost))
         ctx.holds.stop(lost)

@@ -129,6 +129,17 @@ async def test_thousands_of_holds_are_renewed_some_at_a_time(shop: Shop) -> None
         shop.ctx.holds.remove(each.hold_id)
 
 
+async def test_a_request_that_ends_while_holds_are_renewed_has_lost_nothing(shop: Shop) -> None:
+    key = await shop.key(FUNDS_MSAT)
+    ended, gone = Exchange("ended", key.id), Exchange("gone", key.id)
+    for each in (ended, gone):
+        shop.ctx.holds.add(each.hold_id, each)
+    shop.marks.at["renew.after"] = lambda: shop.ctx.holds.remove("ended")
+    await renew(shop.ctx)
+    assert (ended.is_stopped, gone.is_stopped) == (False, True)
+    shop.ctx.holds.remove("gone")
+
+
 @dataclass
 class Exchange:
     """As much of a request as renewing sees."""
