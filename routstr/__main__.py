@@ -32,7 +32,7 @@ from routstr.web.refusal import Refusal
 
 STOP_MARGIN_S: Final = 5
 KEEP_ALIVE_S: Final = 75
-GC_THRESHOLDS: Final = (20_000, 20, 20)
+GC_THRESHOLDS: Final = (5_000, 10, 10)
 
 cli = typer.Typer(
     name="routstr",

@@ -45,7 +45,7 @@ SQLITE_PRAGMAS: Final = (
     "trusted_schema=OFF",
     "cell_size_check=ON",
     "mmap_size=0",
-    "cache_size=-16384",  # KiB: the hot indexes' roots; the system caches the rest
+    "cache_size=-8192",  # KiB: the hot indexes' roots; the system caches the rest
     "wal_autocheckpoint=10000",  # pages, 40 MB: a checkpoint costs as much as many commits
 )
 # There are many readers, and what is resident would grow with the database until each has its fill.
