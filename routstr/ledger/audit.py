@@ -24,6 +24,7 @@ from routstr.ledger.audit_schema import guard_queries, secret_queries
 from routstr.ledger.engine import Database, Dialect, ReadConnection
 from routstr.ledger.vault import Vault
 
+TOGETHER_ON_SQLITE: Final = 8
 EXAMPLES_MAX: Final = 5
 PATIENCE_S: Final = 60
 # Rows carry the time at which their transaction began; one that began before the last clean run
@@ -188,7 +189,7 @@ async def _snapshot(reading: ReadConnection, dialect: Dialect, *, full: bool) ->
 def _statements(dialect: Dialect, *, full: bool, is_running: bool) -> tuple[str, ...]:
     """A few examples of each query, each with its count.
 
-    On PostgreSQL one statement, so one round trip. On SQLite one each: it takes 40 MB to read them
+    On PostgreSQL one statement, so one round trip. On SQLite several: it takes 40 MB to read them
     all at once, and the process would keep most of that.
     """
     queries = (
@@ -202,7 +203,9 @@ def _statements(dialect: Dialect, *, full: bool, is_running: bool) -> tuple[str,
         f" ORDER BY id LIMIT {EXAMPLES_MAX}) x{number}"
         for number, (name, query) in enumerate(queries)
     )
-    return selects if dialect == "sqlite" else ("\nUNION ALL\n".join(selects),)
+    together = TOGETHER_ON_SQLITE if dialect == "sqlite" else len(selects)
+    starts = range(0, len(selects), together)
+    return tuple("\nUNION ALL\n".join(selects[at : at + together]) for at in starts)
 
 
 def _add(found: dict[str, Invariant], name: str, breaches: int, examples: Sequence[str]) -> None:
