@@ -52,6 +52,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     head_bytes_max: ClassVar[int]
     head_lines_max: ClassVar[int]
     head_timeout_s: ClassVar[float]
+    client_stall_s: ClassVar["staticmethod[[], float]"]  # how long a client may read too little
 
     _part: Part = Part.IDLE
     _part_bytes: int = 0  # since the last message or head was whole; a body's do not count
@@ -111,10 +112,6 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     def refuse(self, data: bytes) -> bytes | None:
         """What a request is answered with that is not even read; None for none."""
         return None
-
-    def stall_s(self) -> float:
-        """How long a client may read too little."""
-        raise NotImplementedError
 
     def _answer_unread(self, answer: bytes) -> None:
         """Answer what was not parsed; the next head may take as long as the first one."""
@@ -214,7 +211,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         """Too much is unread by the client; if that stays so, nobody is there."""
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(self.stall_s(), self.transport.abort)
+            self._stall_timer = self.loop.call_later(self.client_stall_s(), self.transport.abort)
 
     def resume_writing(self) -> None:
         """It was read."""
@@ -271,9 +268,7 @@ def bounded_head(
         head_bytes_max = bytes_max
         head_lines_max = lines_max
         head_timeout_s = timeout_s
-
-        def stall_s(self) -> float:
-            return stall_s()
+        client_stall_s = staticmethod(stall_s)
 
         def refuse(self, data: bytes) -> bytes | None:
             return refusal and refusal(data, self.server_state.default_headers)
